@@ -1,0 +1,232 @@
+"""Counting loops for one CPU core (numba, `nogil`).
+
+A table has several lanes, one per position in the word that is read. Lanes keep an element that recurs
+(half of a pruned tensor is zero) from waiting for its own last increment; the lanes are added at the end.
+More lanes also take more cache, so the number fits the dtype: see LANES in `engine.sketch`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+COUNT_SHIFT = 40
+"""In a packed counter of `count32` the count starts at this bit; the sum of low halves lies below."""
+
+_8, _16, _32, _40, _48, _56 = (np.uint64(s) for s in (8, 16, 32, 40, 48, 56))
+_BYTE, _HALF = np.uint64(0xFF), np.uint64(0xFFFF)
+_COUNT = np.uint64(1 << COUNT_SHIFT)
+
+
+@njit(nogil=True, cache=True)
+def count8(codes: Any, table: Any) -> None:
+    """Count bytes.
+
+    Args:
+        codes: (n,) uint8.
+        table: (8, 256) uint32, added to.
+    """
+    whole = codes.size // 8 * 8
+    words = codes[:whole].view(np.uint64)
+    one = np.uint32(1)
+    t0, t1, t2, t3, t4, t5, t6, t7 = (
+        table[0], table[1], table[2], table[3], table[4], table[5], table[6], table[7],
+    )  # fmt: skip
+    for i in range(words.size):
+        w = words[i]
+        t0[w & _BYTE] += one
+        t1[(w >> _8) & _BYTE] += one
+        t2[(w >> _16) & _BYTE] += one
+        t3[(w >> np.uint64(24)) & _BYTE] += one
+        t4[(w >> _32) & _BYTE] += one
+        t5[(w >> _40) & _BYTE] += one
+        t6[(w >> _48) & _BYTE] += one
+        t7[w >> _56] += one
+    for i in range(whole, codes.size):
+        t0[codes[i]] += one
+
+
+@njit(nogil=True, cache=True)
+def count16(codes: Any, table: Any) -> None:
+    """Count 16-bit patterns.
+
+    Args:
+        codes: (n,) uint16.
+        table: (lanes, 65536) uint32, added to.
+    """
+    whole = codes.size // 32 * 32
+    words = codes[:whole].view(np.uint64)
+    lanes = table.shape[0]
+    t0, t1, t2, t3 = table[0], table[1 % lanes], table[2 % lanes], table[3 % lanes]
+    t4, t5, t6, t7 = table[4 % lanes], table[5 % lanes], table[6 % lanes], table[7 % lanes]
+    one = np.uint32(1)
+    for i in range(0, words.size, 8):
+        first = words[i]
+        differ = first ^ ((first >> _16) | (first << _48))
+        for k in range(i + 1, i + 8):
+            differ |= words[k] ^ first
+        if differ == 0:  # 32 equal elements: zeroed blocks and constant tensors
+            t0[first & _HALF] += np.uint32(32)
+            continue
+        for k in range(i, i + 8, 2):
+            a, b = words[k], words[k + 1]
+            t0[a & _HALF] += one
+            t1[(a >> _16) & _HALF] += one
+            t2[(a >> _32) & _HALF] += one
+            t3[a >> _48] += one
+            t4[b & _HALF] += one
+            t5[(b >> _16) & _HALF] += one
+            t6[(b >> _32) & _HALF] += one
+            t7[b >> _48] += one
+    for i in range(whole, codes.size):
+        t0[codes[i]] += one
+
+
+@njit(nogil=True, cache=True)
+def count32(patterns: Any, table: Any) -> None:
+    """Count the top halves of 32-bit patterns, and add up the low halves and their squares.
+
+    Args:
+        patterns: (n,) uint32, at most 2**24 of them between two readings of the table.
+        table: (4, 65536, 2) uint64, added to: [lane, top half] holds the packed count and sum of low
+            halves (see COUNT_SHIFT), and the sum of their squares.
+    """
+    whole = patterns.size // 16 * 16
+    words = patterns[:whole].view(np.uint64)
+    t0, t1, t2, t3 = table[0], table[1], table[2], table[3]
+    for i in range(0, words.size, 8):
+        first = words[i]
+        differ = first ^ ((first >> _32) | (first << _32))
+        for k in range(i + 1, i + 8):
+            differ |= words[k] ^ first
+        if differ == 0:  # 16 equal elements
+            low, top = first & _HALF, (first >> _16) & _HALF
+            t0[top, 0] += np.uint64(16) * (_COUNT + low)
+            t0[top, 1] += np.uint64(16) * low * low
+            continue
+        for k in range(i, i + 8, 2):
+            a, b = words[k], words[k + 1]
+            low, top = a & _HALF, (a >> _16) & _HALF
+            t0[top, 0] += _COUNT + low
+            t0[top, 1] += low * low
+            low, top = (a >> _32) & _HALF, a >> _48
+            t1[top, 0] += _COUNT + low
+            t1[top, 1] += low * low
+            low, top = b & _HALF, (b >> _16) & _HALF
+            t2[top, 0] += _COUNT + low
+            t2[top, 1] += low * low
+            low, top = (b >> _32) & _HALF, b >> _48
+            t3[top, 0] += _COUNT + low
+            t3[top, 1] += low * low
+    for i in range(whole, patterns.size):
+        word = np.uint64(patterns[i])
+        low, top = word & _HALF, word >> _16
+        t0[top, 0] += _COUNT + low
+        t0[top, 1] += low * low
+
+
+@njit(nogil=True, cache=True)
+def move_short_nans(patterns: Any, table: Any) -> None:
+    """Refile NaNs whose payload lies in the low half only, which `count32` took for infinities.
+
+    They move to the quiet NaN of the same sign, top half 0x7FC0 or 0xFFC0.
+
+    Args:
+        patterns: (n,) uint32, as just given to `count32`.
+        table: (4, 65536, 2) uint64; the lanes' sum is right afterwards, modulo 2**64.
+    """
+    for i in range(patterns.size):
+        word = np.uint64(patterns[i])
+        low, top = word & _HALF, word >> _16
+        if low != 0 and (top & np.uint64(0x7FFF)) == np.uint64(0x7F80):
+            quiet = top | np.uint64(0x40)
+            table[0, top, 0] -= _COUNT + low
+            table[0, top, 1] -= low * low
+            table[0, quiet, 0] += _COUNT + low
+            table[0, quiet, 1] += low * low
+
+
+@njit(nogil=True, cache=True)
+def extremes32(patterns: Any) -> Any:
+    """Find the extreme patterns, which order like the floats within a sign.
+
+    Args:
+        patterns: (n,) uint32, n >= 1.
+
+    Returns:
+        the largest as int32, the largest and the smallest as uint32.
+    """
+    signed = patterns.view(np.int32)
+    top, high, low = signed[0], patterns[0], patterns[0]
+    for i in range(patterns.size):
+        top = max(top, signed[i])
+        high = max(high, patterns[i])
+        low = min(low, patterns[i])
+    return top, high, low
+
+
+@njit(nogil=True, cache=True)
+def drain(table: Any, totals: Any) -> None:
+    """Add the lanes of a table of 32-bit counters to the totals, and clear it.
+
+    Args:
+        table: (lanes, size) uint32, zero afterwards.
+        totals: (size,) uint64, added to.
+    """
+    for lane in range(table.shape[0]):
+        row = table[lane]
+        for code in range(row.size):
+            totals[code] += np.uint64(row[code])
+            row[code] = np.uint32(0)
+
+
+@njit(nogil=True, cache=True)
+def drain32(table: Any, totals: Any) -> None:
+    """Unpack the lanes of a table of `count32` into the totals, and clear it.
+
+    Args:
+        table: (4, 65536, 2) uint64, zero afterwards.
+        totals: (3, 65536) uint64, added to: counts, sums of low halves, sums of their squares.
+    """
+    for code in range(table.shape[1]):
+        packed, squares = np.uint64(0), np.uint64(0)
+        for lane in range(table.shape[0]):
+            packed += table[lane, code, 0]
+            squares += table[lane, code, 1]
+            table[lane, code, 0] = np.uint64(0)
+            table[lane, code, 1] = np.uint64(0)
+        totals[0, code] += packed >> np.uint64(COUNT_SHIFT)
+        totals[1, code] += packed & (_COUNT - np.uint64(1))
+        totals[2, code] += squares
+
+
+@njit(nogil=True, cache=True)
+def refine32(patterns: Any, slots: Any, low_counts: Any, powers: Any) -> None:
+    """Second pass over 32-bit patterns: single low halves of chosen codes, higher power sums of all.
+
+    Args:
+        patterns: (n,) uint32.
+        slots: (65536,) int16, the row of `low_counts` for a code, -1 for codes that are not chosen.
+        low_counts: (k, 65536) uint64, added to: how often each low half occurs.
+        powers: (65536, 4) uint64, added to: sums of the cubes of the low halves as (low, high) 64-bit
+            limbs, then of their fourth powers.
+    """
+    one = np.uint64(1)
+    for i in range(patterns.size):
+        word = np.uint64(patterns[i])
+        low, top = word & _HALF, word >> _16
+        row = slots[top]
+        if row >= 0:
+            low_counts[row, low] += one
+        cube = low * low * low
+        total = powers[top, 0] + cube
+        if total < cube:
+            powers[top, 1] += one
+        powers[top, 0] = total
+        fourth = cube * low
+        total = powers[top, 2] + fourth
+        if total < fourth:
+            powers[top, 3] += one
+        powers[top, 2] = total

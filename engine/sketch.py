@@ -1,0 +1,253 @@
+"""The sketch: how often each code occurs in a tensor. Integers, so that order never matters.
+
+    observe(x) == combine(observe(part) for part in split(x))       for every split and every order
+
+A sketch of a complete coding (every 8- and 16-bit float) says everything about the tensor's values. One
+of 32-bit floats adds, for each code, the sum of the low halves and of their squares, and carries what no
+sum tells: the number of exact zeros and the smallest and largest finite element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import TaskError
+from engine.kernels import cpu
+from engine.nouns.dtypes import CODINGS, Coding, Dtype, code_table
+
+U64 = NDArray[np.uint64]
+
+LANES = {"bf16": 8, "f16": 2}
+"""Measured: bf16 has few live codes and recurs often, f16 many; see BENCHMARKS.md."""
+
+_FOLD_AFTER = 1 << 24
+_LOW_MASK = np.uint64((1 << cpu.COUNT_SHIFT) - 1)
+_INFINITY_CODES = [0x7F80, 0xFF80]
+_ZERO_CODES = [0x0000, 0x8000]
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """The codes that occur, with their counts.
+
+    Attributes:
+        coding: name of the coding.
+        codes: (k,) uint16, increasing.
+        n: (k,) uint64, elements of each code, all positive.
+        low_sum: (k,) uint64, sum of their low halves; None for a complete coding.
+        low_square_sum: (k,) uint64, sum of the squares of their low halves; likewise.
+        zeros: elements equal to zero, of either sign.
+        minimum: the smallest finite element, +inf when there is none.
+        maximum: the largest finite element, -inf when there is none.
+    """
+
+    coding: str
+    codes: NDArray[np.uint16]
+    n: U64
+    low_sum: U64 | None
+    low_square_sum: U64 | None
+    zeros: int
+    minimum: float
+    maximum: float
+
+    @property
+    def count(self) -> int:
+        """All elements, NaN and infinities among them."""
+        return int(self.n.sum())
+
+
+def empty(coding: str) -> Sketch:
+    """Make the sketch of no elements, neutral in `combine`."""
+    none = np.zeros(0, np.uint64)
+    low = None if CODINGS[coding].complete else none
+    return Sketch(coding, np.zeros(0, np.uint16), none, low, low, 0, np.inf, -np.inf)
+
+
+def observe(data: bytes | memoryview | NDArray[np.uint8], dtype: Dtype) -> Sketch:
+    """Sketch raw little-endian elements.
+
+    Args:
+        data: whole elements of the dtype.
+        dtype: an entry of `DTYPES` that has a coding.
+
+    Returns:
+        their sketch.
+    """
+    counter = Counter(dtype)
+    counter.add(np.frombuffer(data, np.uint8))
+    return counter.sketch()
+
+
+def combine(*sketches: Sketch) -> Sketch:
+    """Sketch of all the elements of sketches of one coding. Associative and commutative.
+
+    Raises:
+        ValueError: no sketches, or of different codings.
+    """
+    codings = {s.coding for s in sketches}
+    if len(codings) != 1:
+        raise ValueError(f"cannot combine sketches of codings {sorted(codings)}")
+    if len(sketches) == 1:
+        return sketches[0]
+    coding = CODINGS[sketches[0].coding]
+    totals = np.zeros((3, coding.size), np.uint64)
+    for sketch in sketches:
+        totals[0, sketch.codes] += sketch.n
+        if sketch.low_sum is not None and sketch.low_square_sum is not None:
+            totals[1, sketch.codes] += sketch.low_sum
+            totals[2, sketch.codes] += sketch.low_square_sum
+    codes, low_sums = _live(coding, totals)
+    n = totals[0, codes]
+    if not coding.complete:
+        _check_room(n)
+    return Sketch(
+        coding.name,
+        codes,
+        n,
+        *low_sums,
+        zeros=sum(s.zeros for s in sketches),
+        minimum=min(s.minimum for s in sketches),
+        maximum=max(s.maximum for s in sketches),
+    )
+
+
+def _live(coding: Coding, totals: U64) -> tuple[NDArray[np.uint16], tuple[U64 | None, U64 | None]]:
+    codes = np.flatnonzero(totals[0]).astype(np.uint16)
+    return codes, (None, None) if coding.complete else (totals[1, codes], totals[2, codes])
+
+
+class Counter:
+    """Adds blocks of raw elements to one dense table, reused from tensor to tensor.
+
+    Args:
+        dtype: an entry of `DTYPES` that has a coding.
+    """
+
+    def __init__(self, dtype: Dtype) -> None:
+        if dtype.coding is None:
+            raise ValueError(f"{dtype.name} is not counted: {dtype.reason}")
+        self.dtype, self.coding = dtype, dtype.coding
+        self._totals = np.zeros((3, self.coding.size), np.uint64)
+        self._table = self._new_table()
+        self._pending = 0
+        self._subnormals = 0  # elements that share the code of zero
+        self._extremes = (np.inf, -np.inf)
+
+    def _new_table(self) -> NDArray[Any]:
+        if self.coding.name == "f32":
+            return np.zeros((4, 65536, 2), np.uint64)
+        if self.coding.size == 256:
+            return np.zeros((8, 256), np.uint32)
+        return np.zeros((LANES[self.coding.name], 65536), np.uint32)
+
+    def add(self, block: NDArray[np.uint8]) -> None:
+        """Count a block of whole little-endian elements, as bytes."""
+        if self.coding.size == 256:
+            cpu.count8(block, self._table)
+        elif self.coding.complete:
+            cpu.count16(block.view("<u2"), self._table)
+        else:
+            self._add32(block)
+            return
+        self._pending += block.size
+        if self._pending >> 31:  # the counters have 32 bits
+            self._fold()
+
+    def _add32(self, block: NDArray[np.uint8]) -> None:
+        patterns = as_f32_patterns(block, self.dtype)
+        for start in range(0, patterns.size, _FOLD_AFTER):
+            part = patterns[start : start + _FOLD_AFTER]
+            if self._pending + part.size > _FOLD_AFTER:
+                self._fold()
+            self._count32(part)
+            self._pending += part.size
+
+    def _count32(self, patterns: NDArray[np.uint32]) -> None:
+        cpu.count32(patterns, self._table)
+        if _lows(self._table, _INFINITY_CODES):
+            cpu.move_short_nans(patterns, self._table)
+        if _lows(self._table, _ZERO_CODES):
+            self._subnormals += _short_subnormals(patterns)
+        low, high = _extremes(patterns)
+        self._extremes = min(low, self._extremes[0]), max(high, self._extremes[1])
+
+    def _fold(self) -> None:
+        if self.coding.complete:
+            cpu.drain(self._table, self._totals[0])
+        else:
+            cpu.drain32(self._table, self._totals)
+        self._pending = 0
+
+    def sketch(self) -> Sketch:
+        """Hand out what was counted so far, and start again from nothing.
+
+        Raises:
+            TaskError: more elements share a code than the sum of squares has room for.
+        """
+        self._fold()
+        codes, low_sums = _live(self.coding, self._totals)
+        n = self._totals[0, codes]
+        if self.coding.complete:
+            zeros, low, high = _from_codes(self.coding, codes, n)
+        else:
+            _check_room(n)
+            zeros = int(self._totals[0, _ZERO_CODES].sum()) - self._subnormals
+            low, high = self._extremes
+        self._totals[:] = 0
+        self._subnormals, self._extremes = 0, (np.inf, -np.inf)
+        return Sketch(self.coding.name, codes, n, *low_sums, zeros, low, high)
+
+
+def _check_room(n: U64) -> None:
+    if n.max(initial=0) >> np.uint64(32):
+        raise TaskError(
+            "more than 4,294,967,295 elements share one code: the squares of their low halves overflow"
+        )
+
+
+def as_f32_patterns(block: NDArray[np.uint8], dtype: Dtype) -> NDArray[np.uint32]:
+    """View bytes of F32, or round bytes of F64, as (n,) uint32 patterns of F32."""
+    if dtype.bits == 32:
+        return block.view("<u4")
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return block.view("<f8").astype("<f4").view("<u4")
+
+
+def _lows(table: U64, codes: Iterable[int]) -> bool:
+    return any(int(table[:, code, 0].sum() & _LOW_MASK) for code in codes)
+
+
+def _from_codes(coding: Coding, codes: NDArray[np.uint16], n: U64) -> tuple[int, float, float]:
+    """Zeros, minimum and maximum of a complete coding: the codes tell."""
+    values = code_table(coding.name).value[codes]
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf))
+    return int(n[values == 0].sum()), low + 0.0, high + 0.0
+
+
+def _short_subnormals(patterns: NDArray[np.uint32]) -> int:
+    magnitude = patterns & np.uint32(0x7FFFFFFF)
+    return int(np.count_nonzero((magnitude > 0) & (magnitude <= 0xFFFF)))
+
+
+def _extremes(patterns: NDArray[np.uint32]) -> tuple[float, float]:
+    """Find the smallest and largest finite element of (n,) uint32 F32 patterns."""
+    if not patterns.size:
+        return np.inf, -np.inf
+    top, high, low = cpu.extremes32(patterns)
+    if top >= 0x7F800000 or high >= 0xFF800000:
+        values = patterns.view("<f4")
+        finite = values[np.isfinite(values)]
+        return float(finite.min(initial=np.inf)) + 0.0, float(finite.max(initial=-np.inf)) + 0.0
+    largest = np.uint32(top if top >= 0 else low)
+    smallest = np.uint32(high if high >> 31 else low)
+    return _float(smallest), _float(largest)
+
+
+def _float(pattern: np.uint32) -> float:
+    return float(pattern.view(np.float32)) + 0.0

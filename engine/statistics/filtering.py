@@ -1,0 +1,148 @@
+"""The k-sigma filter of the paper's section 2, with or without its small-value floor (Table 5).
+
+Kept are the elements in the closed interval [mean - t std, mean + t std] whose magnitude is at least the
+floor. `ratio` is their share of the finite elements; skewness and kurtosis are taken about their own mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from engine.statistics.distribution import Distribution, join
+from engine.statistics.moments import Moments, combine_moments, moments, shape_error
+
+SIGMAS = (3.0, 2.0)
+FLOORS = (0.0, 1e-3)
+
+_MARGIN = 1.25  # elements of a cut cell may lie anywhere on their side of the cut
+_COARSE = 0.25  # a cut cell this wide, in sigmas, leaves the numbers open: there is no bound
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """What the filter leaves.
+
+    Attributes:
+        sigmas: t, the half-width of the interval in standard deviations.
+        floor: magnitudes below it are dropped.
+        kept: how many elements are left; rounded where `error_bound` is not 0.
+        ratio: kept / finite.
+        moments: of what is left.
+        error_bound: none of ratio, mean, std, skewness and kurtosis is off by more than this; 0 for
+            complete codings and after a second pass, infinite when only a second pass can tell.
+    """
+
+    sigmas: float
+    floor: float
+    kept: int
+    ratio: float
+    moments: Moments
+    error_bound: float
+
+
+def filtered(cells: Distribution, total: Moments, sigmas: float, floor: float = 0.0) -> Filtered:
+    """Filter a distribution.
+
+    Args:
+        cells: the distribution.
+        total: its moments.
+        sigmas: t >= 0.
+        floor: smallest magnitude that is kept, in units of the elements.
+
+    Returns:
+        count, ratio, moments and their error bound.
+    """
+    if not total.n:
+        return Filtered(sigmas, floor, 0, math.nan, total, 0.0)
+    intervals = list(_intervals(total.mean, sigmas * total.std, floor))
+    whole, cut = [], []
+    for low, high in intervals:
+        inside, edges = _clip(cells, low, high)
+        whole.append(inside)
+        cut += edges
+    inner = moments(join(*whole)) if whole else Moments(0.0, math.nan, 0.0, 0.0, 0.0)
+    kept = inner
+    for _, some in cut:
+        kept = combine_moments(kept, moments(some))
+    bound = shape_error(join(*whole), kept) if whole else 0.0
+    if cut:
+        bound += _MARGIN * _worst(inner, kept, cut, total)
+    return Filtered(sigmas, floor, round(kept.n), kept.n / total.n, kept, bound)
+
+
+def interval_edges(total: Moments) -> list[float]:
+    """Every value at which one of the standard filters cuts."""
+    return sorted(
+        {e for t, f in product(SIGMAS, FLOORS) for i in _intervals(total.mean, t * total.std, f) for e in i}
+    )
+
+
+def _intervals(mean: float, reach: float, floor: float) -> Iterator[tuple[float, float]]:
+    low, high = mean - reach, mean + reach
+    if floor <= 0:
+        yield low, high
+        return
+    if low <= min(-floor, high):
+        yield low, min(-floor, high)
+    if max(floor, low) <= high:
+        yield max(floor, low), high
+
+
+Cut = tuple[Distribution, Distribution]
+"""A cell that an interval cuts: the whole of it, and the part that is taken as kept."""
+
+
+def _clip(cells: Distribution, low: float, high: float) -> tuple[Distribution, list[Cut]]:
+    first = int(np.searchsorted(cells.high, low, "left"))
+    last = int(np.searchsorted(cells.low, high, "right"))
+    cut = [
+        i for i in sorted({first, last - 1})
+        if first <= i < last and (cells.low[i] < low or cells.high[i] > high)
+    ]  # fmt: skip
+    start = first + (first in cut)
+    stop = last - (last - 1 in cut)
+    pieces = [(cells.part(slice(i, i + 1)), _portion(cells, i, low, high)) for i in cut]
+    return cells.part(slice(start, max(start, stop))), pieces
+
+
+def _portion(cells: Distribution, i: int, low: float, high: float) -> Distribution:
+    """Part of a cell inside an interval, as if the density in the cell were uniform."""
+    a, b = max(cells.low[i], low), min(cells.high[i], high)
+    width = cells.high[i] - cells.low[i]
+    n = cells.n[i] * (b - a) / width
+    return Distribution(
+        n=np.array([n]),
+        offset=np.array([(a + b) / 2 - cells.origin]),
+        low=np.array([a]),
+        high=np.array([b]),
+        w2=np.array([n * (b - a) ** 2 / 12]),
+        w3=np.zeros(1),
+        w4=np.array([n * (b - a) ** 4 / 80]),
+        known=False,
+        origin=cells.origin,
+    )
+
+
+def _worst(inner: Moments, kept: Moments, cut: list[Cut], total: Moments) -> float:
+    """Largest change of any number when each cut cell is kept whole or not at all."""
+    worst = 0.0
+    for choice in product((False, True), repeat=len(cut)):
+        corner = inner
+        for take, (cell, _) in zip(choice, cut, strict=True):
+            if take:
+                corner = combine_moments(corner, moments(cell))
+        worst = max(worst, _difference(corner, kept, total))
+    coarse = any(cell.high[0] - cell.low[0] > _COARSE * total.std for cell, _ in cut)
+    return math.inf if coarse else worst
+
+
+def _difference(a: Moments, b: Moments, total: Moments) -> float:
+    pairs = [(a.n / total.n, b.n / total.n), (a.mean, b.mean), (a.std, b.std)]
+    pairs += [(a.skewness, b.skewness), (a.kurtosis, b.kurtosis)]
+    gaps = [abs(x - y) for x, y in pairs if not (math.isnan(x) or math.isnan(y))]
+    return max(gaps, default=0.0)

@@ -1,0 +1,126 @@
+"""How far a distribution is from the Gaussian of the same mean and sigma."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.kernels.reals import normal_cdf
+from engine.nouns.dtypes import CODINGS, code_table
+from engine.sketch import Sketch
+from engine.statistics.distribution import Distribution, by_value
+from engine.statistics.moments import Moments
+
+F64 = NDArray[np.float64]
+
+_FLAT = 2.0**-16  # closer to the mean than this many sigmas, the density does not change
+_FAR = 9.0  # sigmas beyond which the density is nothing, even times any count
+
+
+def kolmogorov_smirnov(cells: Distribution, total: Moments) -> float:
+    """Kolmogorov-Smirnov distance to the fitted normal: sup |F_n(x) - Phi((x - mean) / std)|.
+
+    Exact where cells are points; for 32-bit floats the supremum over the edges of the cells.
+
+    Returns:
+        the distance in [0, 1], NaN when there is no spread.
+    """
+    if not total.std > 0:
+        return math.nan
+    upto = np.cumsum(cells.n) / total.n
+    before = np.concatenate([[0.0], upto[:-1]])
+    new = np.concatenate([[True], cells.low[1:] > cells.high[:-1]])  # the two zeros are one value
+    last = np.concatenate([new[1:], [True]])
+    above = upto[last] - normal_cdf((cells.high[last] - total.mean) / total.std)
+    below = normal_cdf((cells.low[new] - total.mean) / total.std) - before[new]
+    return float(max(above.max(), below.max()))
+
+
+def entropy_bits(sketch: Sketch) -> float:
+    """Shannon entropy of the codes of the finite elements, in bits; the two zeros are one symbol.
+
+    Of 32-bit floats it is the entropy of their top halves.
+
+    Returns:
+        the entropy, NaN without finite elements.
+    """
+    live = by_value(sketch)
+    counts = sketch.n[live].astype(np.float64)
+    if CODINGS[sketch.coding].complete:
+        zero = code_table(sketch.coding).value[sketch.codes[live]] == 0
+        counts = np.append(counts[~zero], counts[zero].sum())
+    counts = counts[counts > 0]
+    if not len(counts):
+        return math.nan
+    p = counts / counts.sum()
+    return float(-(p * np.log2(p)).sum()) + 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Cells of a coding by value: what rounds (or, of 32-bit floats, truncates) to each value.
+
+    Attributes:
+        edges: (k + 1,) float64, increasing.
+        width: (k,) float64.
+        weight: (k,) float64, width * log2(width), 0 for empty cells.
+    """
+
+    edges: F64
+    width: F64
+    weight: F64
+
+
+@cache
+def _grid(coding: str) -> _Grid:
+    table = code_table(coding)
+    value = table.value[table.order]
+    if CODINGS[coding].complete:
+        value = np.unique(value)
+        inner = (value[1:] + value[:-1]) / 2
+        edges = np.concatenate([[value[0]], inner, [value[-1]]])
+    else:
+        far = value + table.step[table.order] * (1 << 16)
+        edges = np.unique(np.concatenate([value, far]))
+    width = np.diff(edges)
+    return _Grid(edges, width, width * np.log2(width))
+
+
+def gaussian_entropy_bits(coding: str, total: Moments) -> float:
+    """Entropy in bits of the Gaussian with these moments, stored in this coding.
+
+    The difference to `entropy_bits` is the distance in information: 0 for a Gaussian, positive when the
+    distribution is more concentrated (negentropy, up to the rounding of the coding).
+
+    Returns:
+        the entropy, NaN when there is no spread.
+    """
+    if not total.std > 0:
+        return math.nan
+    grid = _grid(coding)
+    near, far = _FLAT * total.std, _FAR * total.std
+    bounds = total.mean + np.array([-far, -near, near, far])
+    a, b, c, d = np.searchsorted(grid.edges, bounds).tolist()
+    a, d = max(a - 1, 0), min(d, len(grid.width))
+    return _tail(grid, a, b, total) + _centre(grid, b, max(b, c), total) + _tail(grid, max(b, c), d, total)
+
+
+def _tail(grid: _Grid, start: int, stop: int, total: Moments) -> float:
+    if stop <= start:
+        return 0.0
+    z = (grid.edges[start : stop + 1] - total.mean) / total.std
+    below, above = normal_cdf(z), normal_cdf(-z)
+    p = np.where(z[:-1] > 0, above[:-1] - above[1:], below[1:] - below[:-1])
+    p = p[p > 0]
+    return float(-(p * np.log2(p)).sum())
+
+
+def _centre(grid: _Grid, start: int, stop: int, total: Moments) -> float:
+    """Entropy of the cells next to the mean, where the density is flat: p = density * width."""
+    density = 1 / (total.std * math.sqrt(2 * math.pi))
+    width, weight = grid.width[start:stop].sum(), grid.weight[start:stop].sum()
+    return float(-density * (width * math.log2(density) + weight))

@@ -1,0 +1,77 @@
+"""Local files, by positional reads: no memory map, so nothing but the buffer counts as ours."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+from engine.errors import FormatError, TaskError
+from engine.nouns.records import SourceFile
+
+_SEQUENTIAL = getattr(os, "POSIX_FADV_SEQUENTIAL", None)
+_WILL_NEED = getattr(os, "POSIX_FADV_WILLNEED", None)
+
+
+class LocalReader:
+    """A file of a local or mounted file system.
+
+    Args:
+        path: where it is.
+
+    Raises:
+        FormatError: it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise FormatError(f"cannot be read: {error.strerror}", file=path) from error
+        if _SEQUENTIAL is not None:
+            os.posix_fadvise(self._descriptor, 0, 0, _SEQUENTIAL)
+
+    def describe(self) -> SourceFile:
+        """Look up size and modification time (ns)."""
+        status = os.fstat(self._descriptor)
+        return SourceFile(self.path, status.st_size, str(status.st_mtime_ns))
+
+    def will_need(self, offset: int, nbytes: int) -> None:
+        """Ask the kernel to start reading a range now, without waiting for it."""
+        if _WILL_NEED is not None:
+            os.posix_fadvise(self._descriptor, offset, nbytes, _WILL_NEED)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the buffer; see `Reader`."""
+        done = 0
+        while done < len(buffer):
+            try:
+                got = os.preadv(self._descriptor, [buffer[done:]], offset + done)
+            except OSError as error:
+                at = f"at byte {offset + done:,}"
+                raise TaskError(f"cannot be read {at}: {error.strerror}", file=self.path) from error
+            if got == 0:
+                end = offset + len(buffer)
+                raise FormatError(f"ends at byte {offset + done:,}, expected {end:,} or more", file=self.path)
+            done += got
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def describe_file(path: str) -> SourceFile:
+    """Size and version of a file that is not open.
+
+    Raises:
+        FormatError: it cannot be opened.
+    """
+    with LocalReader(path) as reader:
+        return reader.describe()

@@ -1,0 +1,171 @@
+"""`scan`: count every value of a checkpoint and keep the counts in the warehouse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.execution.in_process import InProcessExecutor
+from engine.formats.checkpoint import open_checkpoint, require_sound
+from engine.nouns.events import Listener, ignore
+from engine.plan import BLOCK_BYTES, Limits, Selection, plan_scan
+from engine.verbs.scan_job import ScanJob
+from engine.warehouse.store import Warehouse
+from engine.warehouse.subjects import begin
+
+DEFAULT_WAREHOUSE = "stats.duckdb"
+
+
+@dataclass(frozen=True, slots=True)
+class ScanReport:
+    """What a scan did.
+
+    Attributes:
+        subject_id: its number in the warehouse.
+        name: its name there.
+        uri: what was scanned.
+        status: `scanned`, `resumed` (an interrupted scan was completed) or `unchanged` (nothing was read).
+        tensors: tensors in the warehouse, those only listed with a reason among them.
+        listed: tensors that are not counted.
+        nbytes: bytes of the checkpoint's tensors.
+        nbytes_read: bytes that this scan read.
+        seconds: how long it took.
+    """
+
+    subject_id: int
+    name: str
+    uri: str
+    status: str
+    tensors: int
+    listed: int
+    nbytes: int
+    nbytes_read: int
+    seconds: float
+
+
+def scan(
+    uri: str | Path,
+    *,
+    warehouse: str | Path = DEFAULT_WAREHOUSE,
+    name: str | None = None,
+    workers: int | None = None,
+    exact: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    force: bool = False,
+    task_bytes: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
+    memory_bytes: int | None = None,
+    listener: Listener = ignore,
+) -> ScanReport:
+    """Scan a checkpoint into the warehouse.
+
+    An interrupted scan is taken up where it stopped; a checkpoint that is in already, unchanged, is not
+    read again. The counts do not depend on workers, task or block size.
+
+    Args:
+        uri: a safetensors file, an index, or a directory.
+        warehouse: the DuckDB file, made when missing.
+        name: the subject's name; by default taken from the place.
+        workers: threads; one per core by default.
+        exact: read 32-bit floats a second time, so that filters and quantiles of them are exact too.
+        include: shell patterns; only tensors whose name matches one are scanned.
+        exclude: shell patterns; tensors whose name matches one are not scanned.
+        force: scan again even when nothing has changed.
+        task_bytes: about how many bytes a task reads.
+        block_bytes: how many bytes one read asks for, a multiple of 8.
+        memory_bytes: refuse the plan if it may take more.
+        listener: told what happens.
+
+    Returns:
+        what was done.
+
+    Raises:
+        ConfigError, FormatError, BudgetError, TaskError, WarehouseError: see `engine.errors`.
+    """
+    began = time.monotonic()
+    executor = InProcessExecutor(workers)
+    limits = Limits(executor.workers, task_bytes, block_bytes, memory_bytes)
+    selection = Selection(tuple(include), tuple(exclude))
+    checkpoint = open_checkpoint(str(uri))
+    require_sound(checkpoint)
+    plan = plan_scan(checkpoint, selection, limits, {})  # refuses before the warehouse hears of it
+    store = Warehouse(warehouse, listener=listener)
+    spec = {**asdict(selection), "exact": exact}
+    with store.writing() as connection:
+        standing = begin(connection, checkpoint, name=name or checkpoint.name, spec=spec, force=force)
+    nbytes_read = 0
+    if not standing.complete:
+        job = ScanJob(checkpoint, store, standing, executor, exact=exact, listener=listener)
+        nbytes_read = job.run(plan_scan(checkpoint, selection, limits, job.covered()), limits)
+    return ScanReport(
+        subject_id=standing.subject_id,
+        name=standing.name,
+        uri=checkpoint.uri,
+        status="unchanged" if standing.complete else "resumed" if standing.resumed else "scanned",
+        tensors=len(plan.measured) + len(plan.listed),
+        listed=len(plan.listed),
+        nbytes=checkpoint.nbytes,
+        nbytes_read=nbytes_read,
+        seconds=time.monotonic() - began,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a scan would do.
+
+    Attributes:
+        name: of the checkpoint.
+        uri: where it is.
+        format: its format.
+        files: how many files hold its weights.
+        tensors: tensors that would be counted.
+        listed: tensors that would only be listed, with a reason.
+        nbytes: bytes that would be read.
+        tasks: how many tasks that makes.
+        workers: how many run at once.
+        projected_bytes: memory that it may take at its peak.
+    """
+
+    name: str
+    uri: str
+    format: str
+    files: int
+    tensors: int
+    listed: int
+    nbytes: int
+    tasks: int
+    workers: int
+    projected_bytes: int
+
+
+def dry_run(
+    uri: str | Path,
+    *,
+    workers: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    task_bytes: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
+    memory_bytes: int | None = None,
+) -> DryRun:
+    """Plan a scan and do nothing; arguments and errors as for `scan`."""
+    limits = Limits(InProcessExecutor(workers).workers, task_bytes, block_bytes, memory_bytes)
+    checkpoint = open_checkpoint(str(uri))
+    require_sound(checkpoint)
+    plan = plan_scan(checkpoint, Selection(tuple(include), tuple(exclude)), limits, {})
+    return DryRun(
+        name=checkpoint.name,
+        uri=checkpoint.uri,
+        format=checkpoint.format,
+        files=len(checkpoint.files),
+        tensors=len(plan.measured),
+        listed=len(plan.listed),
+        nbytes=plan.nbytes,
+        tasks=len(plan.tasks),
+        workers=limits.workers,
+        projected_bytes=plan.projected_bytes,
+    )

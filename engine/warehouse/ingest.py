@@ -1,0 +1,183 @@
+"""From sketches and summaries to rows, by Arrow batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from engine.execution.fold import Partial
+from engine.nouns.names import place
+from engine.nouns.records import TensorInfo
+from engine.sketch import Sketch
+from engine.statistics.filtering import Filtered
+from engine.statistics.quantiles import PROBABILITIES
+from engine.statistics.summary import Summary
+from engine.warehouse.rows import Connection, all_rows, one_value
+
+_COUNTS = ("zeros", "nan", "pos_inf", "neg_inf", "small")
+_NUMBERS = (
+    "min",
+    "max",
+    "mean",
+    "m2",
+    "m3",
+    "m4",
+    "error_bound",
+    "entropy",
+    "gaussian_entropy",
+    "ks",
+    *PROBABILITIES,
+)
+_TENSOR_SCHEMA = pa.schema(
+    [(c, pa.int32()) for c in ("subject_id", "tensor_id", "ordinal", "layer")]
+    + [(c, pa.string()) for c in ("name", "part", "module", "role", "dtype", "coding", "note", "reason")]
+    + [("shape", pa.list_(pa.int64())), ("n", pa.uint64())]
+    + [(c, pa.uint64()) for c in _COUNTS]
+    + [(c, pa.float64()) for c in _NUMBERS]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A tensor whose rows can be written.
+
+    Attributes:
+        ordinal: its position in the checkpoint.
+        info: what the header says of it.
+        sketch: its counts, None for a tensor that is only listed.
+        summary: the numbers from them, likewise.
+    """
+
+    ordinal: int
+    info: TensorInfo
+    sketch: Sketch | None = None
+    summary: Summary | None = None
+
+
+def write_tensors(connection: Connection, subject_id: int, tensors: Sequence[Finished]) -> None:
+    """Write the rows of finished tensors, but for those that are in already.
+
+    Args:
+        connection: in a transaction.
+        subject_id: whose tensors they are.
+        tensors: at most once each.
+    """
+    known = all_rows(connection, "SELECT ordinal FROM tensors WHERE subject_id = ?", [subject_id])
+    present = {row[0] for row in known}
+    new = sorted((t for t in tensors if t.ordinal not in present), key=lambda t: t.ordinal)
+    if not new:
+        return
+    first = one_value(connection, "SELECT coalesce(max(tensor_id), 0) + 1 FROM tensors")
+    _insert(connection, "tensors", pa.Table.from_pylist(
+        [_tensor_row(subject_id, first + i, t) for i, t in enumerate(new)], schema=_TENSOR_SCHEMA
+    ))  # fmt: skip
+    counted = [(first + i, t.sketch, t.summary) for i, t in enumerate(new)]
+    sketches = [(i, sketch) for i, sketch, _ in counted if sketch is not None]
+    if sketches:
+        _insert(connection, "bins", _bins(sketches))
+        filters = [_filter_row(i, f) for i, _, summary in counted if summary for f in summary.filtered]
+        _insert(connection, "filtered", pa.Table.from_pylist(filters))
+    connection.execute(
+        "DELETE FROM partials WHERE subject_id = ? AND list_contains(?, ordinal)",
+        [subject_id, [t.ordinal for t in new]],
+    )
+
+
+def write_partials(connection: Connection, subject_id: int, partials: Mapping[int, Partial[Sketch]]) -> None:
+    """Write what is known of tensors that are not finished, in place of what was known before."""
+    connection.execute("DELETE FROM partials WHERE subject_id = ?", [subject_id])
+    for ordinal, partial in sorted(partials.items()):
+        sketch = partial.found
+        connection.execute(
+            "INSERT INTO partials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [subject_id, ordinal, [edge for span in partial.spans for edge in span], sketch.codes.tolist(),
+             sketch.n.tolist(), _optional_list(sketch.low_sum), _optional_list(sketch.low_square_sum),
+             sketch.zeros, sketch.minimum, sketch.maximum],
+        )  # fmt: skip
+
+
+def _optional_list(array: Any) -> list[int] | None:
+    return None if array is None else array.tolist()
+
+
+def _insert(connection: Connection, table: str, rows: pa.Table) -> None:
+    connection.register("new_rows", rows)
+    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM new_rows")
+    connection.unregister("new_rows")
+
+
+def _tensor_row(subject_id: int, tensor_id: int, tensor: Finished) -> dict[str, Any]:
+    info, where = tensor.info, place(tensor.info.name)
+    row: dict[str, Any] = {
+        "subject_id": subject_id,
+        "tensor_id": tensor_id,
+        "ordinal": tensor.ordinal,
+        "name": info.name,
+        "part": where.part,
+        "layer": where.layer,
+        "module": where.module,
+        "role": where.role,
+        "dtype": info.dtype,
+        "coding": info.kind.coding.name if info.kind.coding else None,
+        "shape": list(info.shape),
+        "n": info.elements,
+        "note": info.kind.note,
+        "reason": info.kind.reason,
+    }
+    if tensor.summary is not None:
+        row |= _summary_columns(tensor.summary)
+    return row
+
+
+def _summary_columns(summary: Summary) -> dict[str, Any]:
+    m = summary.moments
+    numbers = {
+        "min": summary.minimum, "max": summary.maximum, "mean": m.mean, "m2": m.m2, "m3": m.m3, "m4": m.m4,
+        "entropy": summary.entropy, "gaussian_entropy": summary.gaussian_entropy, "ks": summary.ks,
+        "error_bound": summary.error_bound, **summary.quantiles,
+    }  # fmt: skip
+    counts = {k: getattr(summary, k) for k in _COUNTS}
+    return counts | {name: _defined(value) for name, value in numbers.items()}
+
+
+def _filter_row(tensor_id: int, f: Filtered) -> dict[str, Any]:
+    return {
+        "tensor_id": tensor_id,
+        "sigmas": f.sigmas,
+        "floor": f.floor,
+        "kept": f.kept,
+        "ratio": _defined(f.ratio),
+        "mean": _defined(f.moments.mean),
+        "std": _defined(f.moments.std),
+        "skewness": _defined(f.moments.skewness),
+        "kurtosis": _defined(f.moments.kurtosis),
+        "error_bound": f.error_bound,
+    }
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _bins(sketches: Sequence[tuple[int, Sketch]]) -> pa.Table:
+    sizes = [len(s.codes) for _, s in sketches]
+
+    def low(name: str) -> pa.ChunkedArray:
+        arrays = [getattr(s, name) for _, s in sketches]
+        chunks = [
+            pa.nulls(k, pa.uint64()) if a is None else pa.array(a) for a, k in zip(arrays, sizes, strict=True)
+        ]
+        return pa.chunked_array(chunks, pa.uint64())
+
+    return pa.table({
+        "tensor_id": np.repeat(np.array([i for i, _ in sketches], np.int32), sizes),
+        "code": np.concatenate([s.codes for _, s in sketches]),
+        "n": np.concatenate([s.n for _, s in sketches]),
+        "low_sum": low("low_sum"),
+        "low_square_sum": low("low_square_sum"),
+    })  # fmt: skip

@@ -1,0 +1,104 @@
+"""Schema versions: numbered, append-only migrations, and views that are replaced when they change."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+
+from engine import __version__
+from engine.errors import WarehouseError
+from engine.nouns.dtypes import CODINGS, code_table
+from engine.warehouse.rows import Connection, all_rows, first_row, one_value
+from engine.warehouse.sql_files import scripts
+
+_BOOKKEEPING = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, engine_version VARCHAR NOT NULL, applied_at TIMESTAMP NOT NULL
+);
+CREATE TABLE IF NOT EXISTS schema_views (digest VARCHAR NOT NULL);
+"""
+
+
+def is_current(connection: Connection, path: str) -> bool:
+    """Whether the schema is exactly what this program writes.
+
+    Raises:
+        WarehouseError: it is not a warehouse of ours, or a newer one.
+    """
+    version = _version(connection, path)
+    newest = len(scripts("migrations"))
+    if version > newest:
+        raise WarehouseError(
+            f"has schema {version}, this gaussmeter ({__version__}) knows up to {newest}: use a newer one",
+            file=path,
+        )
+    return version == newest and _views(connection) == _digest()
+
+
+def migrate(connection: Connection, path: str) -> None:
+    """Bring the schema up to date, each step in one transaction with the record that it ran.
+
+    Raises:
+        WarehouseError: it is not a warehouse of ours, or a newer one.
+    """
+    if is_current(connection, path):
+        return
+    connection.execute("BEGIN")
+    connection.execute(_BOOKKEEPING)
+    for number, script in enumerate(scripts("migrations"), start=1):
+        if number > _version(connection, path):
+            connection.execute(script.read_text(encoding="utf-8"))
+            connection.execute(
+                "INSERT INTO schema_migrations VALUES (?, ?, ?, current_timestamp AT TIME ZONE 'UTC')",
+                [number, script.stem, __version__],
+            )
+    _fill_codes(connection)
+    for script in scripts("views"):
+        connection.execute(script.read_text(encoding="utf-8"))
+    connection.execute("DELETE FROM schema_views")
+    connection.execute("INSERT INTO schema_views VALUES (?)", [_digest()])
+    connection.execute("COMMIT")
+
+
+def _version(connection: Connection, path: str) -> int:
+    """Schema version, 0 for an empty database."""
+    tables = {str(row[0]) for row in all_rows(connection, "SELECT table_name FROM duckdb_tables()")}
+    if not tables:
+        return 0
+    if "schema_migrations" not in tables:
+        names = ", ".join(sorted(tables)[:3])
+        raise WarehouseError(f"is a database of something else: it has the tables {names}", file=path)
+    return int(one_value(connection, "SELECT coalesce(max(version), 0) FROM schema_migrations"))
+
+
+def _views(connection: Connection) -> str:
+    if not all_rows(connection, "SELECT 1 FROM duckdb_tables() WHERE table_name = 'schema_views'"):
+        return ""
+    row = first_row(connection, "SELECT digest FROM schema_views")
+    return str(row[0]) if row else ""
+
+
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for script in scripts("views"):
+        digest.update(script.name.encode() + b"\0" + script.read_bytes())
+    return digest.hexdigest()
+
+
+def _fill_codes(connection: Connection) -> None:
+    known = {row[0] for row in all_rows(connection, "SELECT DISTINCT coding FROM codes")}
+    for name, coding in CODINGS.items():
+        if name in known:
+            continue
+        table = code_table(name)
+        rows = pa.table({
+            "coding": pa.array([name]).take(pa.array(np.zeros(coding.size, np.int64))),
+            "code": np.arange(coding.size, dtype=np.uint16),
+            "value": table.value,
+            "step": table.step,
+        })  # fmt: skip
+        connection.register("new_codes", rows)
+        connection.execute("INSERT INTO codes SELECT * FROM new_codes")
+        connection.unregister("new_codes")

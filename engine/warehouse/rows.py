@@ -1,0 +1,28 @@
+"""Small answers from a connection, always fetched to their end: until then DuckDB keeps it busy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+
+Connection = duckdb.DuckDBPyConnection
+Row = tuple[Any, ...]
+
+
+def all_rows(connection: Connection, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+    """Every row of a query."""
+    return connection.execute(sql, list(parameters)).fetchall()
+
+
+def first_row(connection: Connection, sql: str, parameters: Sequence[object] = ()) -> Row | None:
+    """The first row of a query, None when it has none."""
+    rows = all_rows(connection, sql, parameters)
+    return rows[0] if rows else None
+
+
+def one_value(connection: Connection, sql: str, parameters: Sequence[object] = ()) -> Any:
+    """The value of a query of one row and one column."""
+    ((value,),) = all_rows(connection, sql, parameters)
+    return value

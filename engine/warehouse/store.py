@@ -1,0 +1,134 @@
+"""Opening the warehouse: short transactions, waiting for each other, migrations, hardened readers.
+
+DuckDB lets one process write a file, and nobody read it meanwhile. So every writer opens it only for one
+short transaction, and everybody who finds it taken tries again for a while.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+
+import duckdb
+
+from engine.errors import ConfigError, WarehouseBusyError, WarehouseError, WarehouseWriteError
+from engine.nouns.events import Listener, Waiting, ignore
+from engine.warehouse.migrate import is_current, migrate
+from engine.warehouse.rows import Connection
+
+WAIT_SECONDS = 120.0
+_READER_CONFIG = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "lock_configuration": "true",
+}
+_TAKEN = ("Could not set lock", "different configuration", "being used by another process")
+_HOLDER = re.compile(r"held in (.*?)\s*\(PID (\d+)\)")
+
+
+class Warehouse:
+    """One DuckDB file.
+
+    Args:
+        path: where it is; created when first written.
+        wait_seconds: how long to wait for other processes.
+        listener: told while waiting.
+    """
+
+    def __init__(
+        self, path: str | Path, *, wait_seconds: float = WAIT_SECONDS, listener: Listener = ignore
+    ) -> None:
+        self.path = Path(path)
+        self._wait, self._listener = wait_seconds, listener
+        self._current = False
+        self._lock = RLock()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open for one transaction: committed at the end of the block, undone by an exception.
+
+        Raises:
+            WarehouseBusyError: others held it all the while.
+            WarehouseError: it is not ours, too new, or not writable.
+            WarehouseWriteError: the transaction failed, for want of disk, say.
+        """
+        with self._lock:
+            connection = self._open(lambda: duckdb.connect(str(self.path), config={"memory_limit": "512MB"}))
+            try:
+                if not self._current:
+                    migrate(connection, str(self.path))
+                    self._current = True
+                connection.execute("BEGIN")
+                yield connection
+                connection.execute("COMMIT")
+            except duckdb.Error as error:
+                raise WarehouseWriteError(
+                    f"could not be written: {one_line(error)}", file=str(self.path)
+                ) from error
+            finally:
+                connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open read-only, without access to other files, extensions or settings.
+
+        Raises:
+            ConfigError: there is no such warehouse.
+            WarehouseBusyError, WarehouseError: as for `writing`.
+        """
+        with self._lock:
+            connection = self._open_reader()
+            if not is_current(connection, str(self.path)):
+                connection.close()
+                with self.writing():
+                    pass  # brings it up to date
+                connection = self._open_reader()
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    def _open_reader(self) -> Connection:
+        if not self.path.is_file():
+            raise ConfigError("there is no such warehouse; `gaussmeter scan` makes one", file=str(self.path))
+        return self._open(lambda: duckdb.connect(str(self.path), read_only=True, config=dict(_READER_CONFIG)))
+
+    def _open(self, connect: Callable[[], Connection]) -> Connection:
+        began = time.monotonic()
+        pause = 0.005
+        while True:
+            try:
+                return connect()
+            except (duckdb.IOException, duckdb.ConnectionException, duckdb.BinderException) as error:
+                text = str(error)
+                if not any(sign in text for sign in _TAKEN):
+                    raise WarehouseError(
+                        f"cannot be opened: {one_line(error)}", file=str(self.path)
+                    ) from error
+                waited = time.monotonic() - began
+                holder = _holder(text)
+                if waited > self._wait:
+                    message = f"was held by {holder} for {waited:.0f} s"
+                    raise WarehouseBusyError(message, file=str(self.path)) from error
+                self._listener(Waiting(holder, waited))
+            except duckdb.Error as error:
+                raise WarehouseError(f"cannot be opened: {one_line(error)}", file=str(self.path)) from error
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 1.3, 0.1)
+
+
+def _holder(text: str) -> str:
+    match = _HOLDER.search(text)
+    return f"process {match[2]} ({match[1]})" if match else "another process"
+
+
+def one_line(error: Exception) -> str:
+    """First paragraph of DuckDB's message, on one line."""
+    return " ".join(str(error).split("\n\nLINE")[0].split())[:600]

@@ -1,0 +1,150 @@
+"""The life of a subject: begun, resumed after a crash, finished, discarded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine import __version__
+from engine.execution.fold import Partial
+from engine.nouns.dtypes import DTYPES
+from engine.nouns.records import Checkpoint
+from engine.sketch import Sketch
+from engine.warehouse.rows import Connection, all_rows, first_row, one_value
+
+Spec = Mapping[str, object]
+
+_NOW = "current_timestamp AT TIME ZONE 'UTC'"
+_IDENTITY = "uri = ? AND fingerprint = ? AND kind = ? AND spec::VARCHAR = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the warehouse knows of a subject when its scan begins.
+
+    Attributes:
+        subject_id: its number.
+        name: its name.
+        complete: whether nothing is left to do.
+        resumed: whether an interrupted scan is taken up.
+        done: ordinals of the tensors whose rows are in.
+        partials: tensors that were begun, by ordinal.
+    """
+
+    subject_id: int
+    name: str
+    complete: bool = False
+    resumed: bool = False
+    done: frozenset[int] = frozenset()
+    partials: dict[int, Partial[Sketch]] = field(default_factory=dict)
+
+
+def canonical(spec: Spec) -> str:
+    """One text for equal options."""
+    return json.dumps(spec, sort_keys=True, separators=(",", ":"))
+
+
+def begin(connection: Connection, checkpoint: Checkpoint, *, name: str, spec: Spec, force: bool) -> Standing:
+    """Find a subject or enter it.
+
+    Args:
+        connection: in a transaction.
+        checkpoint: what is to be scanned.
+        name: the subject's name, if it is new.
+        spec: the options that decide what the rows say.
+        force: enter it anew even when it is complete, and drop what an interrupted scan left.
+    """
+    identity = [checkpoint.uri, checkpoint.fingerprint, "checkpoint", canonical(spec)]
+    if force:
+        running = f"SELECT subject_id FROM subjects WHERE {_IDENTITY} AND status = 'running'"
+        for (old,) in all_rows(connection, running, identity):
+            discard(connection, old)
+    else:
+        found = first_row(
+            connection,
+            f"SELECT subject_id, name, status FROM subjects WHERE {_IDENTITY} "
+            "ORDER BY status, subject_id DESC",
+            identity,
+        )
+        if found and found[2] == "complete":
+            return Standing(found[0], found[1], complete=True)
+        if found:
+            return _interrupted(connection, found[0], found[1], checkpoint)
+    subject_id = one_value(
+        connection,
+        "INSERT INTO subjects SELECT coalesce(max(subject_id), 0) + 1, "
+        f"?, 'checkpoint', ?, ?, ?, ?, [], ?, ?, ?, ?, {_NOW}, NULL, 'running' "
+        "FROM subjects RETURNING subject_id",
+        [name, checkpoint.uri, checkpoint.revision, checkpoint.fingerprint, checkpoint.format,
+         canonical(spec), __version__, len(checkpoint.files), checkpoint.nbytes],
+    )  # fmt: skip
+    return Standing(int(subject_id), name)
+
+
+def _interrupted(connection: Connection, subject_id: int, name: str, checkpoint: Checkpoint) -> Standing:
+    rows = all_rows(connection, "SELECT ordinal FROM tensors WHERE subject_id = ?", [subject_id])
+    partials = all_rows(
+        connection,
+        "SELECT ordinal, spans, codes, n, low_sum, low_square_sum, zeros, min, max "
+        "FROM partials WHERE subject_id = ?",
+        [subject_id],
+    )
+    found = {row[0]: _partial(checkpoint.tensors[row[0]].dtype, row[1:]) for row in partials}
+    return Standing(subject_id, name, resumed=True, done=frozenset(r[0] for r in rows), partials=found)
+
+
+def _partial(dtype: str, row: tuple[object, ...]) -> Partial[Sketch]:
+    spans, codes, n, low, square, zeros, minimum, maximum = row
+    coding = DTYPES[dtype].coding
+    assert coding is not None
+    flat = np.asarray(spans).tolist()
+    sketch = Sketch(
+        coding.name,
+        np.asarray(codes, np.uint16),
+        np.asarray(n, np.uint64),
+        None if low is None else np.asarray(low, np.uint64),
+        None if square is None else np.asarray(square, np.uint64),
+        int(str(zeros)),
+        float(str(minimum)),
+        float(str(maximum)),
+    )
+    return Partial(tuple(zip(flat[::2], flat[1::2], strict=True)), sketch)
+
+
+def is_there(connection: Connection, subject_id: int) -> bool:
+    """Whether a subject that was begun has not been discarded by somebody else."""
+    return (
+        connection.execute("SELECT 1 FROM subjects WHERE subject_id = ?", [subject_id]).fetchone() is not None
+    )
+
+
+def finish(connection: Connection, subject_id: int) -> None:
+    """Mark a subject complete, and drop older ones that a forced scan has replaced."""
+    connection.execute("DELETE FROM partials WHERE subject_id = ?", [subject_id])
+    connection.execute(
+        f"UPDATE subjects SET status = 'complete', finished_at = {_NOW} "
+        "WHERE subject_id = ? AND status = 'running'",
+        [subject_id],
+    )
+    replaced = all_rows(
+        connection,
+        "SELECT o.subject_id FROM subjects o JOIN subjects s USING (uri, fingerprint, kind) "
+        "WHERE s.subject_id = ? AND o.subject_id < s.subject_id AND o.spec::VARCHAR = s.spec::VARCHAR",
+        [subject_id],
+    )
+    for (old,) in replaced:
+        discard(connection, old)
+
+
+def discard(connection: Connection, subject_id: int) -> None:
+    """Remove every trace of a subject."""
+    for table in ("bins", "filtered"):
+        connection.execute(
+            f"DELETE FROM {table} WHERE tensor_id IN (SELECT tensor_id FROM tensors WHERE subject_id = ?)",
+            [subject_id],
+        )
+    for table in ("tensors", "partials", "subjects"):
+        connection.execute(f"DELETE FROM {table} WHERE subject_id = ?", [subject_id])

@@ -1,0 +1,59 @@
+-- One row a tensor of every complete subject; numbers are those of its finite elements.
+-- shape_class: iqr_ratio = IQR / (1.349 sigma) is 1 for a Gaussian and falls as the mass gathers in the
+-- middle; the limits lie between the classes of the paper's simulation (App. B.2, C.6).
+CREATE OR REPLACE VIEW tensor_stats AS
+SELECT
+    s.subject_id,
+    s.name AS subject,
+    t.tensor_id,
+    t.ordinal,
+    t.name,
+    t.part,
+    t.layer,
+    t.module,
+    t.role,
+    t.dtype,
+    t.shape,
+    t.n,
+    t.n - t.nan - t.pos_inf - t.neg_inf AS finite,
+    len(t.shape) >= 2 AND finite > 0 AS is_matrix,
+    t.mean,
+    sqrt(t.m2 / nullif(finite, 0)) AS std,
+    (t.m3 / finite) / nullif(std, 0) ** 3 AS skewness,
+    (t.m4 / finite) / nullif(std, 0) ** 4 AS kurtosis,
+    t.min,
+    t.max,
+    t.zeros,
+    t.nan,
+    t.pos_inf,
+    t.neg_inf,
+    t.small / nullif(finite, 0) AS small_ratio,
+    t.p001, t.p01, t.p05, t.p25, t.p50, t.p75, t.p95, t.p99, t.p999,
+    t.p75 - t.p25 AS iqr,
+    iqr / (1.349 * nullif(std, 0)) AS iqr_ratio,
+    t.entropy,
+    t.gaussian_entropy,
+    t.gaussian_entropy - t.entropy AS entropy_gap,
+    t.ks,
+    t.error_bound,
+    f.kept AS kept_3s,
+    f.ratio AS ratio_3s,
+    f.skewness AS skewness_3s,
+    f.kurtosis AS kurtosis_3s,
+    CASE
+        WHEN finite = 0 THEN NULL
+        WHEN iqr_ratio IS NULL OR iqr_ratio < 0.18 THEN 'line'
+        WHEN iqr_ratio < 0.42 THEN 'inverted_t'
+        WHEN iqr_ratio < 0.87 THEN 'sharp'
+        ELSE 'gaussian'
+    END AS shape_class,
+    t.zero_rows,
+    t.m2,
+    t.m3,
+    t.m4,
+    t.coding,
+    t.note,
+    t.reason
+FROM tensors t
+JOIN subjects s ON s.subject_id = t.subject_id AND s.status = 'complete'
+LEFT JOIN filtered f ON f.tensor_id = t.tensor_id AND f.sigmas = 3 AND f.floor = 0;
