@@ -160,7 +160,7 @@ def _task_bytes(limits: Limits, pending: int) -> int:
 def _chunks(
     ordinal: int, tensor: TensorInfo, covered: Sequence[Span], limits: Limits, pending: int
 ) -> Iterator[Chunk]:
-    """Cut what is missing of a tensor into pieces of whole rows, none above the task size where rows allow."""
+    """Cut what is missing of a tensor into pieces of whole rows, of a task's size at most if rows allow."""
     item = tensor.kind.bits // 8
     row = prod(tensor.shape[1:]) if len(tensor.shape) > 1 else 1
     most = max(_task_bytes(limits, pending) // item, 1)
@@ -209,7 +209,8 @@ def _task(key: int, checkpoint: Checkpoint, group: list[Chunk], limits: Limits) 
 def _refuse(checkpoint: Checkpoint, tasks: tuple[Task, ...], limits: Limits, projected: int) -> None:
     worst = max(tasks, key=lambda t: t.projected_bytes)
     raise BudgetError(
-        f"would take {projected / MIB:,.0f} MiB, over the limit of {(limits.memory_bytes or 0) / MIB:,.0f} MiB: "
+        f"would take {projected / MIB:,.0f} MiB, over the limit of "
+        f"{(limits.memory_bytes or 0) / MIB:,.0f} MiB: "
         f"{BASE_BYTES / MIB:,.0f} for the process, and for each of {limits.workers} workers up to "
         f"{worst.projected_bytes / MIB:,.0f} (task {worst.key}, tensor {worst.chunks[0].name!r} first)",
         file=checkpoint.uri,

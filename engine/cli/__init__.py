@@ -1,0 +1,1 @@
+"""The command `gaussmeter`: arguments in, text out. Whatever it does, `engine.verbs` does."""

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from engine.execution.in_process import InProcessExecutor
 from engine.formats.checkpoint import open_checkpoint, require_sound
+from engine.nouns.defaults import WAREHOUSE
 from engine.nouns.events import Listener, ignore
+from engine.nouns.records import Checkpoint
 from engine.plan import BLOCK_BYTES, Limits, Selection, plan_scan
 from engine.verbs.scan_job import ScanJob
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import begin
 
-DEFAULT_WAREHOUSE = "stats.duckdb"
+EVERYTHING = Selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class ScanReport:
 def scan(
     uri: str | Path,
     *,
-    warehouse: str | Path = DEFAULT_WAREHOUSE,
+    warehouse: str | Path = WAREHOUSE,
     name: str | None = None,
     workers: int | None = None,
     exact: bool = False,
@@ -85,14 +87,42 @@ def scan(
     Raises:
         ConfigError, FormatError, BudgetError, TaskError, WarehouseError: see `engine.errors`.
     """
+    checkpoint = open_checkpoint(str(uri))
+    require_sound(checkpoint)
+    return scan_checkpoint(
+        checkpoint,
+        Warehouse(warehouse, listener=listener),
+        name=name,
+        workers=workers,
+        exact=exact,
+        selection=Selection(tuple(include), tuple(exclude)),
+        force=force,
+        task_bytes=task_bytes,
+        block_bytes=block_bytes,
+        memory_bytes=memory_bytes,
+        listener=listener,
+    )
+
+
+def scan_checkpoint(
+    checkpoint: Checkpoint,
+    store: Warehouse,
+    *,
+    name: str | None = None,
+    workers: int | None = None,
+    exact: bool = False,
+    selection: Selection = EVERYTHING,
+    force: bool = False,
+    task_bytes: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
+    memory_bytes: int | None = None,
+    listener: Listener = ignore,
+) -> ScanReport:
+    """Scan a checkpoint whose headers were read before; otherwise as `scan`."""
     began = time.monotonic()
     executor = InProcessExecutor(workers)
     limits = Limits(executor.workers, task_bytes, block_bytes, memory_bytes)
-    selection = Selection(tuple(include), tuple(exclude))
-    checkpoint = open_checkpoint(str(uri))
-    require_sound(checkpoint)
     plan = plan_scan(checkpoint, selection, limits, {})  # refuses before the warehouse hears of it
-    store = Warehouse(warehouse, listener=listener)
     spec = {**asdict(selection), "exact": exact}
     with store.writing() as connection:
         standing = begin(connection, checkpoint, name=name or checkpoint.name, spec=spec, force=force)

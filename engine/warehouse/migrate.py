@@ -15,7 +15,10 @@ from engine.warehouse.sql_files import scripts
 
 _BOOKKEEPING = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
-    version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, engine_version VARCHAR NOT NULL, applied_at TIMESTAMP NOT NULL
+    version INTEGER PRIMARY KEY,
+    name VARCHAR NOT NULL,
+    engine_version VARCHAR NOT NULL,
+    applied_at TIMESTAMP NOT NULL
 );
 CREATE TABLE IF NOT EXISTS schema_views (digest VARCHAR NOT NULL);
 """

@@ -1,0 +1,70 @@
+"""The application: its commands, and how failures become one sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from engine import __version__
+from engine.cli import ask, scanning
+from engine.errors import GaussmeterError
+
+app = typer.Typer(
+    name="gaussmeter",
+    help="Counts every value of a model checkpoint, keeps the counts in DuckDB, and answers questions.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 the answer is no, 2 wrong use or bad input, 3 a failure while running.",
+)
+
+_debug = False
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gaussmeter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    global _debug  # noqa: PLW0603 - the one switch of the process
+    _debug = debug
+
+
+app.command()(scanning.scan)
+app.command()(scanning.check)
+app.command("ls")(ask.ls)
+app.command()(ask.show)
+app.command()(ask.sql)
+app.command()(ask.paper)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        app()
+    except GaussmeterError as error:
+        if _debug:
+            raise
+        sys.stderr.write(f"gaussmeter: {' '.join(str(error).split())}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "gaussmeter: interrupted; what was counted is kept, and the same command goes on with it\n"
+        )
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,99 @@
+"""The commands that ask the warehouse: ls, show, sql, paper."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli import options
+from engine.cli.options import Format, parse_parameters
+from engine.cli.progress import progress
+from engine.cli.render import answer
+from engine.errors import ConfigError
+from engine.nouns.defaults import WAREHOUSE
+
+
+class By(StrEnum):
+    """What a row of `show` stands for."""
+
+    SUBJECT = "subject"
+    LAYER = "layer"
+    ROLE = "role"
+    TENSOR = "tensor"
+
+
+def ls(
+    warehouse: options.Warehouse = Path(WAREHOUSE),
+    form: options.As = Format.TABLE,
+    output: options.Output = None,
+) -> None:
+    """List what was scanned."""
+    from engine.verbs.look import ls as run
+
+    with progress() as listener:
+        result = run(warehouse=warehouse, listener=listener)
+    answer(result, form, output)
+
+
+def show(
+    subject: Annotated[str, typer.Argument(help="Its number, name, place, or the beginning of its name.")],
+    by: Annotated[By, typer.Option(help="What a row stands for.")] = By.LAYER,
+    warehouse: options.Warehouse = Path(WAREHOUSE),
+    form: options.As = Format.TABLE,
+    output: options.Output = None,
+) -> None:
+    """Look at one subject by layer, role or tensor."""
+    from engine.verbs.look import show as run
+
+    with progress() as listener:
+        result = run(subject, by=by.value, warehouse=warehouse, listener=listener)
+    answer(result, form, output)
+
+
+def sql(
+    query: Annotated[
+        str | None,
+        typer.Argument(help="SQL, the path of a .sql file, or the name of a query.", show_default=False),
+    ] = None,
+    warehouse: options.Warehouse = Path(WAREHOUSE),
+    param: options.Parameters = None,
+    form: options.As = Format.TABLE,
+    output: options.Output = None,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List the named queries with their questions.")
+    ] = False,
+) -> None:
+    """Ask the warehouse anything, read-only."""
+    from engine.verbs.query import questions
+    from engine.verbs.query import sql as run
+    from engine.warehouse.result import Result
+
+    if listing:
+        rows = [(q.name, q.question, ", ".join(q.defaults)) for q in questions()]
+        answer(Result(["query", "question", "parameters"], rows), form, output)
+        return
+    if query is None:
+        raise ConfigError("give SQL, a .sql file or a query's name; --list shows the names")
+    with progress() as listener:
+        result = run(query, warehouse=warehouse, params=parse_parameters(param), listener=listener)
+    answer(result, form, output)
+
+
+def paper(
+    table: Annotated[str, typer.Argument(help="table1 or table5.")],
+    subject: Annotated[str | None, typer.Option(help="Only this subject.")] = None,
+    warehouse: options.Warehouse = Path(WAREHOUSE),
+    form: options.As = Format.TABLE,
+    output: options.Output = None,
+) -> None:
+    """Print the paper's tables over what was scanned."""
+    from engine.verbs.paper import paper as run
+
+    with progress() as listener:
+        result = run(
+            table, warehouse=warehouse, params={"subject": subject} if subject else {}, listener=listener
+        )
+    answer(result, form, output)

@@ -1,0 +1,73 @@
+"""Options that several commands share, and how their words become values."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import ConfigError
+
+_UNITS = {
+    "": 1, "B": 1,
+    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+}  # fmt: skip
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+class Format(StrEnum):
+    """How an answer is printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+Warehouse = Annotated[
+    Path, typer.Option("--warehouse", "-w", envvar="GAUSSMETER_WAREHOUSE", help="The DuckDB file.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")
+]
+As = Annotated[Format, typer.Option("--format", "-f", help="How to print the answer.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-j", min=1, help="Threads; one per core by default.")
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of the query; repeatable."),
+]
+
+
+def parse_size(text: str | None, option: str) -> int | None:
+    """Read a size such as 500MB, 256MiB or 1048576, in bytes.
+
+    Raises:
+        ConfigError: it is no size.
+    """
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text)
+    if not match or match[2].upper() not in _UNITS:
+        raise ConfigError(f"{option} takes a size such as 500MB or 256MiB, not {text!r}")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def parse_parameters(words: list[str] | None) -> dict[str, str | int | float | None]:
+    """Read NAME=VALUE words; a value that is a number is one.
+
+    Raises:
+        ConfigError: a word without an equals sign.
+    """
+    from engine.warehouse.queries import parse_value
+
+    pairs = [word.partition("=") for word in words or []]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise ConfigError(f"--param takes NAME=VALUE, not {name + equals!r}")
+    return {name: parse_value(value) for name, _, value in pairs}

@@ -1,0 +1,140 @@
+"""Answers as tables for people; other formats come from the answer itself."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.cli.options import Format
+from engine.errors import ConfigError, TaskError
+
+if TYPE_CHECKING:
+    from engine.warehouse.result import Result
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_LABELS = {"layer", "subject_id", "id", "tensor_id", "ordinal", "code"}
+_WIDE = 10_000  # columns; a pipe has no width of its own
+
+
+def nbytes(value: float) -> str:
+    """A number of bytes with its unit."""
+    for unit in _UNITS:
+        if abs(value) < 1000 or unit == _UNITS[-1]:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def cell(value: Any, column: str = "") -> str:
+    """One value for reading: four significant digits, thousands separated."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if column == "bytes":
+        return nbytes(float(value))
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        value = int(value)
+    if isinstance(value, int):
+        return str(value) if column in _LABELS else f"{value:,}"
+    if isinstance(value, (float, Decimal)):
+        return _real(float(value))
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M")
+    if isinstance(value, (list, tuple)):
+        return " x ".join(cell(v) for v in value) if value else "scalar"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+
+
+def _real(value: float) -> str:
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
+        return f"{value:,.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+    return f"{value:.3e}"
+
+
+def answer(result: Result, form: Format, output: Path | None = None, title: str | None = None) -> None:
+    """Print an answer, or write it to a file.
+
+    Raises:
+        ConfigError: Parquet for a terminal.
+        TaskError: the file cannot be written.
+    """
+    if form is Format.PARQUET and output is None and sys.stdout.isatty():
+        raise ConfigError("Parquet is not for reading: add --output FILE, or send it into a pipe")
+    if form is Format.TABLE and output is None:
+        print_table(result, title)
+        return
+    data = _encoded(result, form)
+    if output is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise TaskError(f"cannot be written: {error.strerror}", file=str(output)) from error
+
+
+def _encoded(result: Result, form: Format) -> bytes:
+    match form:
+        case Format.CSV:
+            return result.to_csv().encode()
+        case Format.JSON:
+            return (result.to_json() + "\n").encode()
+        case Format.PARQUET:
+            return result.to_parquet()
+        case _:
+            return plain_table(result).encode()
+
+
+def _columns(result: Result) -> list[int]:
+    """Leave out columns that say nothing: all empty."""
+    filled = [i for i in range(len(result.columns)) if any(r[i] not in (None, "") for r in result.rows)]
+    return filled or list(range(len(result.columns)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+
+
+def plain_table(result: Result) -> str:
+    """Aligned text without frame or colour, one line a row, for pipes and files."""
+    shown = _columns(result)
+    header = [result.columns[i] for i in shown]
+    body = [[cell(row[i], result.columns[i]) for i in shown] for row in result.rows]
+    right = [any(_is_number(row[i]) for row in result.rows) for i in shown]
+    widths = [max(len(line[k]) for line in [header, *body]) for k in range(len(shown))]
+
+    def line(words: list[str]) -> str:
+        aligned = (w.rjust(n) if r else w.ljust(n) for w, n, r in zip(words, widths, right, strict=True))
+        return "  ".join(aligned).rstrip()
+
+    return "\n".join([line(header), *map(line, body)]) + "\n"
+
+
+def print_table(result: Result, title: str | None = None) -> None:
+    """Print a table: framed on a terminal, plain in a pipe."""
+    if not sys.stdout.isatty():
+        sys.stdout.write(plain_table(result))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
+    shown = _columns(result)
+    for i in shown:
+        numeric = any(_is_number(row[i]) for row in result.rows)
+        table.add_column(result.columns[i], justify="right" if numeric else "left", no_wrap=numeric)
+    for row in result.rows:
+        table.add_row(*(Text(cell(row[i], result.columns[i])) for i in shown))
+    console = Console()
+    natural = console.measure(table, options=console.options.update(max_width=_WIDE)).maximum
+    if natural > console.width:
+        sys.stdout.write(plain_table(result))
+    else:
+        console.print(table)

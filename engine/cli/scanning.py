@@ -1,0 +1,184 @@
+"""The commands that read checkpoints: scan and check."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli import options
+from engine.cli.options import Format, parse_size
+from engine.cli.progress import progress
+from engine.cli.render import cell, nbytes, print_table
+from engine.errors import ConfigError, GaussmeterError, WarehouseError
+from engine.nouns.defaults import MAX_MAGNITUDE, WAREHOUSE
+
+if TYPE_CHECKING:
+    from engine.verbs.scan import DryRun, ScanReport
+
+_FAILED = 3
+_Patterns = list[str] | None
+
+
+def scan(
+    uris: Annotated[
+        list[str],
+        typer.Argument(metavar="URI...", help="A safetensors file, an index, or a directory; several."),
+    ],
+    warehouse: options.Warehouse = Path(WAREHOUSE),
+    name: Annotated[
+        str | None, typer.Option(help="The subject's name; by default taken from the place.")
+    ] = None,
+    workers: options.Workers = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Read 32-bit floats twice: filters and quantiles become exact too."),
+    ] = False,
+    include: Annotated[_Patterns, typer.Option(help="Only tensors whose name matches this pattern.")] = None,
+    exclude: Annotated[_Patterns, typer.Option(help="No tensors whose name matches this pattern.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Scan again even what has not changed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
+    task_size: Annotated[
+        str | None, typer.Option(help="About how much a task reads.  [default: up to 256MiB]", metavar="SIZE")
+    ] = None,
+    chunk_size: Annotated[str, typer.Option(help="How much one read asks for.", metavar="SIZE")] = "1MiB",
+    memory: Annotated[
+        str | None, typer.Option(help="Refuse to start if it could take more than this.", metavar="SIZE")
+    ] = None,
+    form: options.As = Format.TABLE,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+) -> None:
+    """Count every value of checkpoints and keep the counts.
+
+    A scan that was interrupted goes on where it stopped; a checkpoint that has not changed is not read again.
+    """
+    if name is not None and len(uris) > 1:
+        raise ConfigError(f"--name names one checkpoint, but {len(uris)} were given")
+    if form not in (Format.TABLE, Format.JSON):
+        raise ConfigError(f"scan prints table or json, not {form}")
+    sizes = {
+        "task_bytes": parse_size(task_size, "--task-size"),
+        "block_bytes": parse_size(chunk_size, "--chunk-size"),
+        "memory_bytes": parse_size(memory, "--memory"),
+    }
+    common: dict[str, Any] = {"workers": workers, "include": include or (), "exclude": exclude or (), **sizes}
+    if dry_run:
+        _dry_run(uris, form, common)
+        return
+    common |= {"warehouse": warehouse, "name": name, "exact": exact, "force": force}
+    reports, failures = _scan_all(uris, common, quiet=quiet)
+    if form is Format.JSON:
+        records = [asdict(r) for r in reports] + [
+            {"uri": u, "status": "failed", "error": str(e)} for u, e in failures
+        ]
+        typer.echo(json.dumps(records, indent=1))
+    elif not quiet:
+        for report in reports:
+            typer.echo(_sentence(report, warehouse))
+        if failures:
+            typer.echo(f"{len(failures)} of {len(uris)} could not be scanned", err=True)
+    if failures:
+        raise typer.Exit(_FAILED)
+
+
+def _scan_all(
+    uris: list[str], common: dict[str, Any], *, quiet: bool
+) -> tuple[list[ScanReport], list[tuple[str, GaussmeterError]]]:
+    """Scan one after the other; of several, a bad one does not stop the rest."""
+    from engine.verbs.scan import scan as run
+
+    reports, failures = [], []
+    with progress(quiet=quiet) as listener:
+        for uri in uris:
+            try:
+                reports.append(run(uri, listener=listener, **common))
+            except WarehouseError:
+                raise
+            except GaussmeterError as error:
+                if len(uris) == 1:
+                    raise
+                failures.append((uri, error))
+                typer.echo(f"gaussmeter: {' '.join(str(error).split())}", err=True)
+    return reports, failures
+
+
+def _sentence(report: ScanReport, warehouse: Path) -> str:
+    where = f"subject {report.subject_id} in {warehouse}"
+    if report.status == "unchanged":
+        return f"{report.name}: unchanged, {where}"
+    listed = f" ({report.listed} listed but not counted)" if report.listed else ""
+    rate = f"{nbytes(report.nbytes_read)} in {report.seconds:.2f} s"
+    again = "completed an interrupted scan, read " if report.status == "resumed" else ""
+    return f"{report.name}: {report.tensors:,} tensors{listed}, {again}{rate}, {where}"
+
+
+def _dry_run(uris: list[str], form: Format, common: dict[str, Any]) -> None:
+    from engine.verbs.scan import dry_run
+
+    plans: list[DryRun] = [dry_run(uri, **common) for uri in uris]
+    if form is Format.JSON:
+        typer.echo(json.dumps([asdict(p) for p in plans], indent=1))
+        return
+    for plan in plans:
+        typer.echo(f"{plan.name} ({plan.format}, {plan.uri})")
+        rows = [
+            ("tensors", f"{cell(plan.tensors)} to count, {cell(plan.listed)} to list with a reason"),
+            ("bytes", f"{nbytes(plan.nbytes)} in {plan.files} file{'s' * (plan.files != 1)}"),
+            ("tasks", f"{cell(plan.tasks)}, {plan.workers} at a time"),
+            ("memory", f"at most {plan.projected_bytes / 2**20:,.0f} MiB projected"),
+        ]
+        for label, text in rows:
+            typer.echo(f"  {label:<8} {text}")
+
+
+def check(
+    subject: Annotated[str, typer.Argument(help="A checkpoint's place, or a subject of the warehouse.")],
+    warehouse: options.Warehouse = Path(WAREHOUSE),
+    ignored: Annotated[
+        list[str] | None, typer.Option("--ignore", help="Leave out this kind of finding; repeatable.")
+    ] = None,
+    max_magnitude: Annotated[float, typer.Option(help="Larger weights are damage.")] = MAX_MAGNITUDE,
+    workers: options.Workers = None,
+    form: options.As = Format.TABLE,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No output, only the exit code.")] = False,
+) -> None:
+    """Look for damage: exit 1 when something is wrong.
+
+    Finds NaN, infinities, tensors of zeros or of one value, absurd magnitudes, tensors that the index names
+    and no shard has, and files that are no valid checkpoint. A checkpoint given by its place is read now and
+    enters no warehouse.
+    """
+    from engine.verbs.check import check as run
+    from engine.warehouse.result import Result
+
+    if form is Format.PARQUET:
+        raise ConfigError("check prints table, csv or json, not parquet")
+    with progress(quiet=quiet) as listener:
+        report = run(
+            subject,
+            warehouse=warehouse,
+            ignore_problems=ignored or (),
+            max_magnitude=max_magnitude,
+            workers=workers,
+            listener=listener,
+        )
+    findings = Result(
+        ["where", "problem", "detail"], [(f.where, f.problem, f.detail) for f in report.findings]
+    )
+    if quiet:
+        pass
+    elif form is Format.JSON:
+        typer.echo(json.dumps({"ok": not report.findings, **asdict(report)}, indent=1))
+    elif form is Format.CSV:
+        sys.stdout.write(findings.to_csv())
+    elif report.findings:
+        print_table(findings)
+        typer.echo(f"{report.subject}: {len(report.findings)} findings in {report.tensors:,} tensors")
+    else:
+        typer.echo(f"{report.subject}: {report.tensors:,} tensors, nothing wrong")
+    if report.findings:
+        raise typer.Exit(1)

@@ -1,0 +1,9 @@
+"""Defaults that users see, in one place."""
+
+from __future__ import annotations
+
+WAREHOUSE = "stats.duckdb"
+"""The warehouse, in the working directory."""
+
+MAX_MAGNITUDE = 1e5
+"""`check` takes larger weights for damage."""

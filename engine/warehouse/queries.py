@@ -1,0 +1,137 @@
+"""Named queries: SQL files whose first line asks a question and whose next lines declare parameters.
+
+-- Which matrices have the heaviest tails?
+-- param limit = 20: how many rows
+SELECT ... LIMIT $limit;
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from engine.errors import ConfigError
+from engine.warehouse.result import Result
+from engine.warehouse.rows import Connection
+from engine.warehouse.sql_files import scripts
+from engine.warehouse.store import one_line
+
+Value = str | int | float | None
+
+_PARAMETER = re.compile(r"^-- param (\w+) = (.*?): (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """SQL with what its header says.
+
+    Attributes:
+        name: the file's name without its suffix; "" for SQL typed in.
+        question: its first line.
+        sql: all of it.
+        defaults: value of each declared parameter.
+        help: what each parameter is.
+    """
+
+    name: str
+    question: str
+    sql: str
+    defaults: dict[str, Value]
+    help: dict[str, str]
+
+
+def parse_query(sql: str, name: str = "") -> Query:
+    """Read the header of a query."""
+    first = sql.lstrip().split("\n", 1)[0]
+    question = first.removeprefix("--").strip() if first.startswith("--") else ""
+    declared = _PARAMETER.findall(sql)
+    return Query(
+        name, question, sql, {k: parse_value(v) for k, v, _ in declared}, {k: text for k, _, text in declared}
+    )
+
+
+def parse_value(text: str) -> Value:
+    """Read NULL, a whole number, a number or, failing these, a word."""
+    if text.upper() == "NULL":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def named_queries(folder: str = "queries") -> dict[str, Query]:
+    """Read the queries of a folder of `sql/`, by name."""
+    return {p.stem: parse_query(p.read_text(encoding="utf-8"), p.stem) for p in scripts(folder)}
+
+
+def find_query(text: str) -> Query:
+    """Take a name from `sql/queries`, a path to a .sql file, or SQL itself.
+
+    Raises:
+        ConfigError: a single word that is no query's name, or a file that cannot be read.
+    """
+    text = text.strip()
+    if " " in text or "\n" in text or not text:
+        return parse_query(text)
+    if text.endswith(".sql"):
+        try:
+            return parse_query(Path(text).read_text(encoding="utf-8"), Path(text).stem)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the query cannot be read: {error}", file=text) from error
+    return pick(text, named_queries(), "query")
+
+
+def pick(name: str, queries: Mapping[str, Query], what: str) -> Query:
+    """Take a query by name.
+
+    Raises:
+        ConfigError: with the nearest name, or all of them.
+    """
+    if name in queries:
+        return queries[name]
+    near = difflib.get_close_matches(name, queries, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(queries)}"
+    raise ConfigError(f"there is no {what} {name!r}; {hint}")
+
+
+def run_query(connection: Connection, query: Query, given: Mapping[str, Value]) -> Result:
+    """Run a query to its end.
+
+    Args:
+        connection: open for reading.
+        query: what to run.
+        given: parameters by name; those of a named query are optional and must be declared.
+
+    Raises:
+        ConfigError: the SQL is wrong, or a parameter is unknown or missing.
+    """
+    if query.name and (unknown := sorted(set(given) - set(query.defaults))):
+        known = ", ".join(query.defaults) or "none"
+        raise ConfigError(f"the query {query.name} has no parameter {unknown[0]!r}; it has: {known}")
+    parameters: dict[str, Any] = {k: _as_default(k, v, query) for k, v in {**query.defaults, **given}.items()}
+    try:
+        cursor = connection.execute(query.sql, parameters) if parameters else connection.execute(query.sql)
+        description = cursor.description or []
+        rows = cursor.fetchall() if description else []
+    except duckdb.Error as error:
+        raise ConfigError(f"the query failed: {one_line(error)}") from error
+    return Result([d[0] for d in description], rows)
+
+
+def _as_default(name: str, value: Value, query: Query) -> Value:
+    """Give a parameter the type of its default: a subject named 7 is a name."""
+    default = query.defaults.get(name, value)
+    if isinstance(default, (int, float)) and isinstance(value, str):
+        raise ConfigError(f"the parameter {name} of {query.name} must be a number, not {value!r}")
+    if name in query.defaults and not isinstance(default, (int, float)) and value is not None:
+        return str(value)
+    return value

@@ -1,0 +1,80 @@
+"""The answer to a query, and the forms in which it leaves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Columns and rows, as Python values.
+
+    Attributes:
+        columns: their names, in order.
+        rows: one tuple a row.
+    """
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dictionary a row; of columns with one name the later get a number."""
+        names = _distinct(self.columns)
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
+
+    def to_json(self) -> str:
+        """A JSON list of objects; what JSON cannot say (NaN, infinities) becomes null."""
+        records = [{k: _jsonable(v) for k, v in r.items()} for r in self.records()]
+        return json.dumps(records, ensure_ascii=False, indent=1)
+
+    def to_csv(self) -> str:
+        """CSV with a header line; NULL is empty."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([["" if v is None else v for v in row] for row in self.rows])
+        return buffer.getvalue()
+
+    def to_parquet(self) -> bytes:
+        """A Parquet file."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        names = _distinct(self.columns)
+        columns = zip(*self.rows, strict=True) if self.rows else ([] for _ in names)
+        table = pa.table(dict(zip(names, [pa.array(list(c)) for c in columns], strict=True)))
+        buffer = io.BytesIO()
+        parquet.write_table(table, buffer)
+        return buffer.getvalue()
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    result: list[str] = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in result:
+            number += 1
+            candidate = f"{name}_{number}"
+        result.append(candidate)
+    return result
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    return str(value)

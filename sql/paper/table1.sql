@@ -1,0 +1,15 @@
+-- How Gaussian are the weights of each subject: kept share, skewness and kurtosis within 3 sigma (Table 1)?
+-- param subject = NULL: only this subject
+-- Mean and sample standard deviation over the matrices of the subject.
+SELECT
+    subject,
+    count(*) FILTER (is_matrix) AS matrices,
+    100 * avg(ratio_3s) FILTER (is_matrix) AS ratio_percent,
+    avg(skewness_3s) FILTER (is_matrix) AS skewness,
+    stddev_samp(skewness_3s) FILTER (is_matrix) AS skewness_std,
+    avg(kurtosis_3s) FILTER (is_matrix) AS kurtosis,
+    stddev_samp(kurtosis_3s) FILTER (is_matrix) AS kurtosis_std
+FROM tensor_stats
+WHERE $subject IS NULL OR subject = $subject
+GROUP BY subject_id, subject
+ORDER BY subject_id;

@@ -1,0 +1,8 @@
+-- How do the roles of one subject look?
+-- param subject_id = 1: the subject
+SELECT
+    role, tensors, matrices, n AS parameters, mean, std, skewness, kurtosis,
+    ratio_3s, skewness_3s, kurtosis_3s, small_ratio, entropy, zeros, non_finite
+FROM role_stats
+WHERE subject_id = $subject_id
+ORDER BY matrices DESC, parameters DESC, role;
