@@ -38,6 +38,11 @@ class Selection:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
+    def words(self) -> str:
+        """The patterns, for messages."""
+        wanted = f"matches {' or '.join(map(repr, self.include))}" if self.include else "is left"
+        return wanted + (f" without {' and '.join(map(repr, self.exclude))}" if self.exclude else "")
+
     def __contains__(self, name: str) -> bool:
         """Whether a tensor of this name is selected."""
         wanted = not self.include or any(fnmatchcase(name, p) for p in self.include)

@@ -14,6 +14,7 @@ from engine.cli import options
 from engine.cli.options import Format, parse_size
 from engine.cli.progress import progress
 from engine.cli.render import cell, nbytes, print_table
+from engine.cli.startup import reading_ahead, without_scipy
 from engine.errors import ConfigError, GaussmeterError, WarehouseError
 from engine.nouns.defaults import MAX_MAGNITUDE, WAREHOUSE
 
@@ -56,6 +57,7 @@ def scan(
 
     A scan that was interrupted goes on where it stopped; a checkpoint that has not changed is not read again.
     """
+    without_scipy()
     if name is not None and len(uris) > 1:
         raise ConfigError(f"--name names one checkpoint, but {len(uris)} were given")
     if form not in (Format.TABLE, Format.JSON):
@@ -70,7 +72,8 @@ def scan(
         _dry_run(uris, form, common)
         return
     common |= {"warehouse": warehouse, "name": name, "exact": exact, "force": force}
-    reports, failures = _scan_all(uris, common, quiet=quiet)
+    with reading_ahead(uris):
+        reports, failures = _scan_all(uris, common, quiet=quiet)
     if form is Format.JSON:
         records = [asdict(r) for r in reports] + [
             {"uri": u, "status": "failed", "error": str(e)} for u, e in failures
@@ -152,6 +155,7 @@ def check(
     and no shard has, and files that are no valid checkpoint. A checkpoint given by its place is read now and
     enters no warehouse.
     """
+    without_scipy()
     from engine.verbs.check import check as run
     from engine.warehouse.result import Result
 

@@ -96,12 +96,7 @@ def _fill_codes(connection: Connection) -> None:
         if name in known:
             continue
         table = code_table(name)
-        rows = pa.table({
-            "coding": pa.array([name]).take(pa.array(np.zeros(coding.size, np.int64))),
-            "code": np.arange(coding.size, dtype=np.uint16),
-            "value": table.value,
-            "step": table.step,
-        })  # fmt: skip
-        connection.register("new_codes", rows)
-        connection.execute("INSERT INTO codes SELECT * FROM new_codes")
+        code = np.arange(coding.size, dtype=np.uint16)
+        connection.register("new_codes", pa.table({"code": code, "value": table.value, "step": table.step}))
+        connection.execute("INSERT INTO codes SELECT ?, code, value, step FROM new_codes", [name])
         connection.unregister("new_codes")

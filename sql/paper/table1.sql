@@ -1,6 +1,6 @@
--- How Gaussian are the weights of each subject: kept share, skewness and kurtosis within 3 sigma (Table 1)?
--- param subject = NULL: only this subject
--- Mean and sample standard deviation over the matrices of the subject.
+-- How Gaussian is each subject within 3 sigma: kept share, skewness and kurtosis (Table 1)?
+-- param subject = NULL: only this subject; all when NULL
+-- Means and sample standard deviations over the matrices.
 SELECT
     subject,
     count(*) FILTER (is_matrix) AS matrices,
