@@ -74,3 +74,9 @@ class WarehouseWriteError(WarehouseError):
     """A transaction failed: a full disk, for example. Nothing of it was kept."""
 
     exit_code = 3
+
+
+class Interruption(GaussmeterError):  # noqa: N818 - nobody made a mistake
+    """The user stopped it; what was done is kept."""
+
+    exit_code = 130

@@ -16,14 +16,14 @@ BLOCK_BYTES = MIB
 _SMALLEST_TASK = 8 * MIB
 _TASKS_PER_WORKER = 4
 
-BASE_BYTES = 200 * MIB
-"""Interpreter, libraries and warehouse of one process; measured, see BENCHMARKS.md."""
+BASE_BYTES = 320 * MIB
+"""Interpreter, libraries, warehouse and rows that wait to be written; measured, see BENCHMARKS.md."""
 COUNTER_BYTES = {"bf16": 4 * MIB, "f16": 2 * MIB, "f32": 6 * MIB}
 """Tables of a worker for one coding; the 8-bit codings take next to nothing."""
 REFINE_BYTES = 40 * MIB
 """Tables of a worker's second pass: up to 64 codes of 65,536 low halves and the power sums."""
-RESULT_BYTES = 1 * MIB
-"""A finished tensor that waits to be written: its sketch and the rows made of it."""
+RESULT_BYTES = 2 * MIB
+"""The sketches of a finished task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,12 @@ class Plan:
 
 
 def plan_scan(
-    checkpoint: Checkpoint, selection: Selection, limits: Limits, covered: Mapping[int, Sequence[Span]]
+    checkpoint: Checkpoint,
+    selection: Selection,
+    limits: Limits,
+    covered: Mapping[int, Sequence[Span]],
+    *,
+    exact: bool = False,
 ) -> Plan:
     """Cut the selected tensors of a checkpoint into tasks.
 
@@ -98,6 +103,7 @@ def plan_scan(
         selection: which tensors.
         limits: how to cut, and the memory limit.
         covered: for each ordinal the spans of elements that an earlier, interrupted scan has counted.
+        exact: whether a second pass over 32-bit floats will follow, which takes more memory.
 
     Raises:
         ConfigError: nothing is selected, or a limit makes no sense.
@@ -116,7 +122,9 @@ def plan_scan(
         c for i in measured for c in _chunks(i, checkpoint.tensors[i], covered.get(i, ()), limits, pending)
     ]
     tasks = tuple(_tasks(checkpoint, chunks, limits, pending))
-    projected = BASE_BYTES + limits.workers * max((t.projected_bytes for t in tasks), default=0)
+    refined = exact and any(_is_f32(checkpoint, c) for t in tasks for c in t.chunks)
+    each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES if refined else 0)
+    projected = BASE_BYTES + min(limits.workers, len(tasks)) * each
     if limits.memory_bytes is not None and projected > limits.memory_bytes:
         _refuse(checkpoint, tasks, limits, projected)
     return Plan(tasks, tuple(measured), tuple(listed), projected)
@@ -144,6 +152,11 @@ def plan_refine(
     )
 
 
+def _is_f32(checkpoint: Checkpoint, chunk: Chunk) -> bool:
+    coding = checkpoint.tensors[chunk.tensor].kind.coding
+    return coding is not None and not coding.complete
+
+
 def _check(limits: Limits) -> None:
     if limits.workers < 1:
         raise ConfigError(f"workers must be at least 1, not {limits.workers}")
@@ -166,6 +179,8 @@ def _chunks(
     ordinal: int, tensor: TensorInfo, covered: Sequence[Span], limits: Limits, pending: int
 ) -> Iterator[Chunk]:
     """Cut what is missing of a tensor into pieces of whole rows, of a task's size at most if rows allow."""
+    if not tensor.elements:
+        return
     item = tensor.kind.bits // 8
     row = prod(tensor.shape[1:]) if len(tensor.shape) > 1 else 1
     most = max(_task_bytes(limits, pending) // item, 1)
@@ -203,20 +218,22 @@ def _tasks(checkpoint: Checkpoint, chunks: Iterable[Chunk], limits: Limits, pend
 
 def _task(key: int, checkpoint: Checkpoint, group: list[Chunk], limits: Limits) -> Task:
     codings = {c.name for chunk in group if (c := checkpoint.tensors[chunk.tensor].kind.coding)}
-    block = min(limits.block_bytes, max(chunk.nbytes for chunk in group))
+    block = min(limits.block_bytes, -(-max(chunk.nbytes for chunk in group) // 8) * 8)
     tables = sum(COUNTER_BYTES.get(name, 0) for name in codings)
-    results = RESULT_BYTES * len({c.tensor for c in group})
     files = (checkpoint.files[group[0].file],)
     local = tuple(Chunk(c.tensor, c.name, c.dtype, 0, c.offset, c.nbytes, c.first) for c in group)
-    return Task(key, files, local, limits.block_bytes, block + tables + results)
+    return Task(key, files, local, block, block + tables + RESULT_BYTES)
 
 
 def _refuse(checkpoint: Checkpoint, tasks: tuple[Task, ...], limits: Limits, projected: int) -> None:
-    worst = max(tasks, key=lambda t: t.projected_bytes)
-    raise BudgetError(
+    message = (
         f"would take {projected / MIB:,.0f} MiB, over the limit of "
-        f"{(limits.memory_bytes or 0) / MIB:,.0f} MiB: "
-        f"{BASE_BYTES / MIB:,.0f} for the process, and for each of {limits.workers} workers up to "
-        f"{worst.projected_bytes / MIB:,.0f} (task {worst.key}, tensor {worst.chunks[0].name!r} first)",
-        file=checkpoint.uri,
+        f"{(limits.memory_bytes or 0) / MIB:,.0f} MiB: {BASE_BYTES / MIB:,.0f} MiB for the process"
     )
+    if tasks:
+        worst = max(tasks, key=lambda t: t.projected_bytes)
+        message += (
+            f", and for each of {limits.workers} workers up to {worst.projected_bytes / MIB:,.0f} MiB "
+            f"(task {worst.key}, which begins with {worst.chunks[0].name!r})"
+        )
+    raise BudgetError(message, file=checkpoint.uri)

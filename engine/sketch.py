@@ -25,7 +25,7 @@ U64 = NDArray[np.uint64]
 LANES = {"bf16": 8, "f16": 2}
 """Measured: bf16 has few live codes and recurs often, f16 many; see BENCHMARKS.md."""
 
-_FOLD_AFTER = 1 << 24
+_FOLD_AFTER = 1 << 23  # well below the 24 bits of a packed count
 _LOW_MASK = np.uint64((1 << cpu.COUNT_SHIFT) - 1)
 _INFINITY_CODES = [0x7F80, 0xFF80]
 _ZERO_CODES = [0x0000, 0x8000]
@@ -211,11 +211,21 @@ def _check_room(n: U64) -> None:
 
 
 def as_f32_patterns(block: NDArray[np.uint8], dtype: Dtype) -> NDArray[np.uint32]:
-    """View bytes of F32, or round bytes of F64, as (n,) uint32 patterns of F32."""
+    """View bytes of F32, or round bytes of F64, as (n,) uint32 patterns of F32.
+
+    Rounding makes no number infinite and none but zero zero: what lies beyond the range of F32 becomes its
+    largest or its smallest number.
+    """
     if dtype.bits == 32:
         return block.view("<u4")
+    wide = block.view("<f8")
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return block.view("<f8").astype("<f4").view("<u4")
+        narrow = wide.astype("<f4")
+    beyond = np.flatnonzero(np.isinf(narrow) & np.isfinite(wide) | (narrow == 0) & (wide != 0))
+    limits = np.finfo(np.float32)
+    nearest = np.where(np.abs(wide[beyond]) > 1, limits.max, limits.smallest_subnormal)
+    narrow[beyond] = np.copysign(nearest, wide[beyond])
+    return narrow.view("<u4")
 
 
 def _lows(table: U64, codes: Iterable[int]) -> bool:

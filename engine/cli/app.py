@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from engine import __version__
 from engine.cli import ask, scanning
+from engine.cli.output import complain, prepare_streams
 from engine.errors import GaussmeterError
 
 app = typer.Typer(
@@ -53,18 +53,16 @@ app.command()(ask.paper)
 
 def main() -> None:
     """Run the command line and exit."""
+    prepare_streams()
     try:
         app()
     except GaussmeterError as error:
         if _debug:
             raise
-        sys.stderr.write(f"gaussmeter: {' '.join(str(error).split())}\n")
+        complain(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write(
             "gaussmeter: interrupted; what was counted is kept, and the same command goes on with it\n"
         )
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

@@ -93,7 +93,5 @@ def paper(
     from engine.verbs.paper import paper as run
 
     with progress() as listener:
-        result = run(
-            table, warehouse=warehouse, params={"subject": subject} if subject else {}, listener=listener
-        )
+        result = run(table, subject=subject, warehouse=warehouse, listener=listener)
     answer(result, form, output)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli.options import Format
+from engine.cli.output import printable, say
 from engine.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def cell(value: Any, column: str = "") -> str:
         return value.strftime("%Y-%m-%d %H:%M")
     if isinstance(value, (list, tuple)):
         return " x ".join(cell(v) for v in value) if value else "scalar"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+    return printable(str(value))
 
 
 def _real(value: float) -> str:
@@ -69,8 +70,7 @@ def answer(result: Result, form: Format, output: Path | None = None, title: str 
         return
     data = _encoded(result, form)
     if output is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        say(data)
         return
     try:
         output.write_bytes(data)
@@ -103,7 +103,7 @@ def _is_number(value: Any) -> bool:
 def plain_table(result: Result) -> str:
     """Aligned text without frame or colour, one line a row, for pipes and files."""
     shown = _columns(result)
-    header = [result.columns[i] for i in shown]
+    header = [printable(result.columns[i]) for i in shown]
     body = [[cell(row[i], result.columns[i]) for i in shown] for row in result.rows]
     right = [any(_is_number(row[i]) for row in result.rows) for i in shown]
     widths = [max(len(line[k]) for line in [header, *body]) for k in range(len(shown))]
@@ -118,7 +118,7 @@ def plain_table(result: Result) -> str:
 def print_table(result: Result, title: str | None = None) -> None:
     """Print a table: framed on a terminal, plain in a pipe."""
     if not sys.stdout.isatty():
-        sys.stdout.write(plain_table(result))
+        say(plain_table(result))
         return
     from rich import box
     from rich.console import Console
@@ -129,12 +129,14 @@ def print_table(result: Result, title: str | None = None) -> None:
     shown = _columns(result)
     for i in shown:
         numeric = any(_is_number(row[i]) for row in result.rows)
-        table.add_column(result.columns[i], justify="right" if numeric else "left", no_wrap=numeric)
+        table.add_column(
+            Text(printable(result.columns[i])), justify="right" if numeric else "left", no_wrap=numeric
+        )
     for row in result.rows:
         table.add_row(*(Text(cell(row[i], result.columns[i])) for i in shown))
     console = Console()
     natural = console.measure(table, options=console.options.update(max_width=_WIDE)).maximum
     if natural > console.width:
-        sys.stdout.write(plain_table(result))
+        say(plain_table(result))
     else:
         console.print(table)

@@ -12,10 +12,11 @@ import typer
 
 from engine.cli import options
 from engine.cli.options import Format, parse_size
+from engine.cli.output import complain, printable, say
 from engine.cli.progress import progress
 from engine.cli.render import cell, nbytes, print_table
-from engine.cli.startup import reading_ahead, without_scipy
-from engine.errors import ConfigError, GaussmeterError, WarehouseError
+from engine.cli.startup import reading_ahead, without_ballast
+from engine.errors import ConfigError, GaussmeterError, Interruption, WarehouseError
 from engine.nouns.defaults import MAX_MAGNITUDE, WAREHOUSE
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def scan(
     force: Annotated[bool, typer.Option("--force", help="Scan again even what has not changed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
     task_size: Annotated[
-        str | None, typer.Option(help="About how much a task reads.  [default: up to 256MiB]", metavar="SIZE")
+        str | None,
+        typer.Option(help="About how much a task reads; by default as fits, up to 256MiB.", metavar="SIZE"),
     ] = None,
     chunk_size: Annotated[str, typer.Option(help="How much one read asks for.", metavar="SIZE")] = "1MiB",
     memory: Annotated[
@@ -57,7 +59,7 @@ def scan(
 
     A scan that was interrupted goes on where it stopped; a checkpoint that has not changed is not read again.
     """
-    without_scipy()
+    without_ballast()
     if name is not None and len(uris) > 1:
         raise ConfigError(f"--name names one checkpoint, but {len(uris)} were given")
     if form not in (Format.TABLE, Format.JSON):
@@ -78,12 +80,12 @@ def scan(
         records = [asdict(r) for r in reports] + [
             {"uri": u, "status": "failed", "error": str(e)} for u, e in failures
         ]
-        typer.echo(json.dumps(records, indent=1))
+        say(json.dumps(records, indent=1) + "\n")
     elif not quiet:
         for report in reports:
-            typer.echo(_sentence(report, warehouse))
+            say(_sentence(report, warehouse) + "\n")
         if failures:
-            typer.echo(f"{len(failures)} of {len(uris)} could not be scanned", err=True)
+            sys.stderr.write(f"{len(failures)} of {len(uris)} could not be scanned\n")
     if failures:
         raise typer.Exit(_FAILED)
 
@@ -99,24 +101,27 @@ def _scan_all(
         for uri in uris:
             try:
                 reports.append(run(uri, listener=listener, **common))
+            except KeyboardInterrupt as stop:
+                message = "interrupted; what was counted is kept, and the same command goes on with it"
+                raise Interruption(message) from stop
             except WarehouseError:
                 raise
             except GaussmeterError as error:
                 if len(uris) == 1:
                     raise
                 failures.append((uri, error))
-                typer.echo(f"gaussmeter: {' '.join(str(error).split())}", err=True)
+                complain(str(error))
     return reports, failures
 
 
 def _sentence(report: ScanReport, warehouse: Path) -> str:
-    where = f"subject {report.subject_id} in {warehouse}"
+    name, where = printable(report.name), f"subject {report.subject_id} in {printable(str(warehouse))}"
     if report.status == "unchanged":
-        return f"{report.name}: unchanged, {where}"
+        return f"{name}: unchanged, {where}"
     listed = f" ({report.listed} listed but not counted)" if report.listed else ""
     rate = f"{nbytes(report.nbytes_read)} in {report.seconds:.2f} s"
     again = "completed an interrupted scan, read " if report.status == "resumed" else ""
-    return f"{report.name}: {report.tensors:,} tensors{listed}, {again}{rate}, {where}"
+    return f"{name}: {report.tensors:,} tensors{listed}, {again}{rate}, {where}"
 
 
 def _dry_run(uris: list[str], form: Format, common: dict[str, Any]) -> None:
@@ -124,10 +129,10 @@ def _dry_run(uris: list[str], form: Format, common: dict[str, Any]) -> None:
 
     plans: list[DryRun] = [dry_run(uri, **common) for uri in uris]
     if form is Format.JSON:
-        typer.echo(json.dumps([asdict(p) for p in plans], indent=1))
+        say(json.dumps([asdict(p) for p in plans], indent=1) + "\n")
         return
     for plan in plans:
-        typer.echo(f"{plan.name} ({plan.format}, {plan.uri})")
+        say(printable(f"{plan.name} ({plan.format}, {plan.uri})") + "\n")
         rows = [
             ("tensors", f"{cell(plan.tensors)} to count, {cell(plan.listed)} to list with a reason"),
             ("bytes", f"{nbytes(plan.nbytes)} in {plan.files} file{'s' * (plan.files != 1)}"),
@@ -135,7 +140,7 @@ def _dry_run(uris: list[str], form: Format, common: dict[str, Any]) -> None:
             ("memory", f"at most {plan.projected_bytes / 2**20:,.0f} MiB projected"),
         ]
         for label, text in rows:
-            typer.echo(f"  {label:<8} {text}")
+            say(f"  {label:<8} {text}\n")
 
 
 def check(
@@ -155,7 +160,7 @@ def check(
     and no shard has, and files that are no valid checkpoint. A checkpoint given by its place is read now and
     enters no warehouse.
     """
-    without_scipy()
+    without_ballast()
     from engine.verbs.check import check as run
     from engine.warehouse.result import Result
 
@@ -176,13 +181,13 @@ def check(
     if quiet:
         pass
     elif form is Format.JSON:
-        typer.echo(json.dumps({"ok": not report.findings, **asdict(report)}, indent=1))
+        say(json.dumps({"ok": not report.findings, **asdict(report)}, indent=1) + "\n")
     elif form is Format.CSV:
-        sys.stdout.write(findings.to_csv())
+        say(findings.to_csv().encode())
     elif report.findings:
         print_table(findings)
-        typer.echo(f"{report.subject}: {len(report.findings)} findings in {report.tensors:,} tensors")
+        say(f"{printable(report.subject)}: {len(report.findings)} findings in {report.tensors:,} tensors\n")
     else:
-        typer.echo(f"{report.subject}: {report.tensors:,} tensors, nothing wrong")
+        say(f"{printable(report.subject)}: {report.tensors:,} tensors, nothing wrong\n")
     if report.findings:
         raise typer.Exit(1)

@@ -13,13 +13,15 @@ _AHEAD_BYTES = 2 << 30
 _STEP_BYTES = 16 << 20
 
 
-def without_scipy() -> None:
-    """Keep numba from loading scipy.
+def without_ballast() -> None:
+    """Keep numba from loading scipy, and pyarrow from loading pandas.
 
-    Numba does so, wherever scipy is installed, to find a BLAS that counting does not use; it takes longer
-    than scanning a small checkpoint. Only for a process of our own: nothing in it could use scipy later.
+    They do so wherever these are installed, numba for a BLAS that counting does not use, pyarrow to ask whether
+    an array is a Series; each takes longer than scanning a small checkpoint. Only for a process of our own:
+    nothing in it could use them later.
     """
-    sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
+    for name in ("scipy", "pandas"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -42,8 +44,8 @@ def _read_ahead(uris: list[str], stop: Event) -> None:
     left = _AHEAD_BYTES
     for path in _files(uris):
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (OSError, ValueError):
             continue
         try:
             size = os.fstat(descriptor).st_size
@@ -60,8 +62,8 @@ def _read_ahead(uris: list[str], stop: Event) -> None:
 
 def _files(uris: list[str]) -> Iterator[Path]:
     for uri in uris:
-        path = Path(uri)
-        if path.is_dir():
-            yield from sorted(path.glob("*.safetensors"))
-        elif path.is_file():
-            yield path
+        try:
+            path = Path(uri)
+            yield from sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        except (OSError, ValueError):  # no usable path
+            continue

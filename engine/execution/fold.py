@@ -44,6 +44,7 @@ class Fold(Generic[Found]):
     ) -> None:
         self._elements, self._combine = elements, combine
         self.partials: dict[int, Partial[Found]] = dict(partials or {})
+        self._whole: set[int] = set()
 
     def add(self, parts: Iterable[Part[Found]]) -> list[tuple[int, Found]]:
         """Add parts that no earlier part overlaps.
@@ -56,9 +57,12 @@ class Fold(Generic[Found]):
         """
         whole = []
         for part in parts:
+            if part.tensor in self._whole:
+                raise ValueError(f"tensor {part.tensor} was counted before, to its end")
             grown = self._grow(self.partials.pop(part.tensor, None), part)
             if grown.covered == self._elements[part.tensor]:
                 whole.append((part.tensor, grown.found))
+                self._whole.add(part.tensor)
             else:
                 self.partials[part.tensor] = grown
         return whole

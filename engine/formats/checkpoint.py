@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from engine.errors import ConfigError, FormatError
 from engine.formats.index import Index, missing_tensors, read_index
 from engine.formats.safetensors import Header, read_header
 from engine.nouns.records import Checkpoint, Fault, TensorInfo
+from engine.storage import local_path
 
 _INDEX_SUFFIX = ".safetensors.index.json"
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.safetensors$")
@@ -32,16 +34,11 @@ def open_checkpoint(uri: str) -> Checkpoint:
     """
     if "://" in uri and not uri.startswith("file://"):
         raise ConfigError(f"the store {uri.split('://', maxsplit=1)[0]}:// is not supported yet", file=uri)
-    path = Path(uri.removeprefix("file://")).expanduser()
-    try:
-        path = path.absolute()
-        if path.is_dir():
-            return _directory(path)
-        exists = path.is_file()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"is not a usable path: {error}", file=uri) from error
-    if not exists:
+    path = local_path(uri)
+    if path is None:
         raise ConfigError("there is no such file or directory", file=uri)
+    if path.is_dir():
+        return _directory(path)
     if path.name.endswith(_INDEX_SUFFIX):
         return _sharded(path, path)
     if path.suffix == ".safetensors":
@@ -118,8 +115,8 @@ def _assemble(
             tensors.append(replace(tensor, file=number))
     name, revision = _name(place)
     return Checkpoint(
-        uri=str(place),
-        name=name,
+        uri=_printable(str(place)),
+        name=_printable(name),
         format="safetensors",
         files=tuple(h.file for h in headers),
         tensors=tuple(tensors),
@@ -132,10 +129,16 @@ def _assemble(
 def _fingerprint(headers: list[Header], extra: tuple[bytes, ...]) -> str:
     digest = hashlib.sha256(_LAYOUT_VERSION.encode())
     for h in headers:
-        digest.update(f"\0{Path(h.file.uri).name}\0{h.file.size}\0{h.file.version}\0{h.digest}".encode())
+        digest.update(b"\0" + os.fsencode(Path(h.file.uri).name))
+        digest.update(f"\0{h.file.size}\0{h.file.version}\0{h.digest}".encode())
     for raw in extra:
         digest.update(b"\0" + hashlib.sha256(raw).digest())
     return digest.hexdigest()
+
+
+def _printable(path: str) -> str:
+    """Spell out the bytes of a file name that are not UTF-8, which no table could hold."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _name(place: Path) -> tuple[str, str]:

@@ -56,7 +56,7 @@ def read_index(path: Path) -> Index:
     faults = []
     for name in sorted({_shard_name(shard, tensor, path) for tensor, shard in weight_map.items()}):
         shard = path.parent / name
-        if not shard.is_file():
+        if not _is_there(shard):
             count = sum(s == name for s in weight_map.values())
             faults.append(
                 Fault(str(path), None, f"names the shard {name!r}, which is not there ({count:,} tensors)")
@@ -65,6 +65,13 @@ def read_index(path: Path) -> Index:
         _check_inside(shard, name, path)
         shards[name] = shard
     return Index(path, raw, shards, weight_map, tuple(faults))
+
+
+def _is_there(shard: Path) -> bool:
+    try:
+        return shard.is_file()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def missing_tensors(index: Index, found: dict[str, tuple[TensorInfo, ...]]) -> list[Fault]:

@@ -105,16 +105,15 @@ def _tensor(name: str, entry: Any, data_start: int, uri: str) -> TensorInfo:
     start, stop = offsets
     if stop < start:
         raise refuse(f"data_offsets are reversed: {start} to {stop}")
-    elements = prod(shape)
-    if elements * DTYPES[dtype].bits >= 1 << 64:
+    if prod(size for size in shape if size) * DTYPES[dtype].bits >= 1 << 64:
         raise refuse(f"shape {str(shape)[:60]} overflows 64 bits")
+    elements = prod(shape)
     expected = DTYPES[dtype].nbytes(elements)
     if expected is None:
         raise refuse(f"{elements:,} elements of {dtype} do not fill whole bytes")
     if expected != stop - start:
-        raise refuse(
-            f"{dtype} of shape {shape} takes {expected:,} bytes, but data_offsets span {stop - start:,}"
-        )
+        takes = f"{dtype} of shape {str(shape)[:60]} takes {expected:,} bytes"
+        raise refuse(f"{takes}, but data_offsets span {stop - start:,}")
     return TensorInfo(name, dtype, tuple(shape), 0, data_start + start, stop - start)
 
 

@@ -23,7 +23,9 @@ def parse_object(data: bytes, *, file: str, what: str) -> dict[str, Any]:
             unpaired surrogate, or nested too deeply.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_refuse_constant)
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_refuse_constant, parse_int=_whole
+        )
     except UnicodeDecodeError as error:
         raise FormatError(f"{what} is not UTF-8 at byte {error.start:,}", file=file) from error
     except json.JSONDecodeError as error:
@@ -42,10 +44,21 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         if key in result:
             raise ValueError(f"the key {key[:_EXCERPT]!r} occurs twice")
-        if not key.isascii() and any("\ud800" <= character <= "\udfff" for character in key):
-            raise ValueError(f"the key {key[:_EXCERPT]!r} is not valid Unicode")
+        for text in (key, value) if isinstance(value, str) else (key,):
+            if not _is_unicode(text):
+                raise ValueError(f"the text {text[:_EXCERPT]!r} is not valid Unicode")
         result[key] = value
     return result
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _whole(digits: str) -> int:
+    if digits == "-0":
+        raise ValueError("-0 is not a whole number")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -89,7 +89,7 @@ def count32(patterns: Any, table: Any) -> None:
     """Count the top halves of 32-bit patterns, and add up the low halves and their squares.
 
     Args:
-        patterns: (n,) uint32, at most 2**24 of them between two readings of the table.
+        patterns: (n,) uint32, fewer than 2**24 of them between two readings of the table.
         table: (4, 65536, 2) uint64, added to: [lane, top half] holds the packed count and sum of low
             halves (see COUNT_SHIFT), and the sum of their squares.
     """

@@ -73,7 +73,7 @@ DTYPES: dict[str, Dtype] = {
         Dtype("BF16", 16, BF16),
         Dtype("F16", 16, F16),
         Dtype("F32", 32, F32),
-        Dtype("F64", 64, F32, note="F64 rounded to F32"),
+        Dtype("F64", 64, F32, note="F64 rounded to F32, within its range"),
         Dtype("F8_E4M3", 8, F8_E4M3),
         Dtype("F8_E4M3FNUZ", 8, F8_E4M3FNUZ),
         Dtype("F8_E5M2", 8, F8_E5M2),

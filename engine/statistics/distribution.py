@@ -37,7 +37,7 @@ class Distribution:
         w3: the same of the third power; taken as 0 where it is not known.
         w4: the same of the fourth power; taken as a uniform density's where it is not known.
         known: whether w3 and w4 are exact everywhere.
-        origin: a value near the mean of all.
+        origin: a value in the middle of all.
     """
 
     n: F64
@@ -97,7 +97,7 @@ def distribution(sketch: Sketch, refinement: Refinement | None = None) -> Distri
     if sketch.low_sum is None or sketch.low_square_sum is None:
         return points(code_table(sketch.coding).value[codes] + 0.0, n.astype(np.float64))
     low_sum, square_sum = sketch.low_sum[live], sketch.low_square_sum[live]
-    cells = _cells(codes, n, low_sum, square_sum)
+    cells = _within_extremes(_cells(codes, n, low_sum, square_sum), sketch)
     if refinement is None:
         return cells
     return _refined(cells, codes, refinement, refinement.central_sums(codes, n, low_sum, square_sum))
@@ -113,7 +113,7 @@ def _cells(
     value, step = table.value[codes], table.step[codes]
     count = n.astype(np.float64)
     inner = step * (low_sum / count)
-    origin = _near_mean(value, value + inner, count)
+    origin = _at_median(value, count)
     far = value + step * (LOW - 1)
     w2 = step**2 * (_n_squares_minus_square(n, square_sum, low_sum) / count)
     w4 = _UNIFORM_KURTOSIS * w2**2 / count
@@ -130,11 +130,18 @@ def _cells(
     )
 
 
-def _near_mean(value: F64, center: F64, count: F64) -> float:
+def _within_extremes(cells: Distribution, sketch: Sketch) -> Distribution:
+    """No element lies beyond the exact minimum and maximum: the outermost cells end there."""
+    low, high = np.maximum(cells.low, sketch.minimum), np.minimum(cells.high, sketch.maximum)
+    return replace(cells, low=low, high=high)
+
+
+def _at_median(value: F64, count: F64) -> float:
+    """Take the median cell's value: wherever a filter looks, within a sigma of the mean, it is there."""
     if not len(value):
         return 0.0
-    mean = (count * center).sum() / count.sum()
-    return float(value[np.abs(value - mean).argmin()])
+    upto = np.cumsum(count)
+    return float(value[np.searchsorted(upto, upto[-1] / 2)])
 
 
 def _n_squares_minus_square(

@@ -20,7 +20,10 @@ SIGMAS = (3.0, 2.0)
 FLOORS = (0.0, 1e-3)
 
 _MARGIN = 1.25  # elements of a cut cell may lie anywhere on their side of the cut
-_COARSE = 0.25  # a cut cell this wide, in sigmas, leaves the numbers open: there is no bound
+# There is no bound where the corners of what cut cells may hold do not tell: one of them is wider than this
+# many sigmas of what is kept, or they hold more than this share of it.
+_COARSE = 0.25
+_MUCH = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,10 @@ def _portion(cells: Distribution, i: int, low: float, high: float) -> Distributi
 
 def _worst(inner: Moments, kept: Moments, cut: list[Cut], total: Moments) -> float:
     """Largest change of any number when each cut cell is kept whole or not at all."""
+    width = max(float(cell.high[0] - cell.low[0]) for cell, _ in cut)
+    share = sum(float(cell.n[0]) for cell, _ in cut)
+    if not (width <= _COARSE * kept.std and share <= _MUCH * inner.n):
+        return math.inf
     worst = 0.0
     for choice in product((False, True), repeat=len(cut)):
         corner = inner
@@ -137,12 +144,12 @@ def _worst(inner: Moments, kept: Moments, cut: list[Cut], total: Moments) -> flo
             if take:
                 corner = combine_moments(corner, moments(cell))
         worst = max(worst, _difference(corner, kept, total))
-    coarse = any(cell.high[0] - cell.low[0] > _COARSE * total.std for cell, _ in cut)
-    return math.inf if coarse else worst
+    return worst
 
 
 def _difference(a: Moments, b: Moments, total: Moments) -> float:
     pairs = [(a.n / total.n, b.n / total.n), (a.mean, b.mean), (a.std, b.std)]
     pairs += [(a.skewness, b.skewness), (a.kurtosis, b.kurtosis)]
-    gaps = [abs(x - y) for x, y in pairs if not (math.isnan(x) or math.isnan(y))]
-    return max(gaps, default=0.0)
+    if any(math.isnan(x) != math.isnan(y) for x, y in pairs):
+        return math.inf
+    return max((abs(x - y) for x, y in pairs if not math.isnan(x)), default=0.0)

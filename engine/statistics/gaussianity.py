@@ -103,10 +103,16 @@ def gaussian_entropy_bits(coding: str, total: Moments) -> float:
         return math.nan
     grid = _grid(coding)
     near, far = _FLAT * total.std, _FAR * total.std
-    bounds = total.mean + np.array([-far, -near, near, far])
-    a, b, c, d = np.searchsorted(grid.edges, bounds).tolist()
-    a, d = max(a - 1, 0), min(d, len(grid.width))
-    return _tail(grid, a, b, total) + _centre(grid, b, max(b, c), total) + _tail(grid, max(b, c), d, total)
+    start = int(np.searchsorted(grid.edges, total.mean - far, "right")) - 1
+    stop = int(np.searchsorted(grid.edges, total.mean + far, "left"))
+    start, stop = max(start, 0), min(stop, len(grid.width))
+    first = int(np.searchsorted(grid.edges, total.mean - near, "left"))
+    last = int(np.searchsorted(grid.edges, total.mean + near, "right")) - 1
+    if last <= first:  # no cell is so narrow
+        return _tail(grid, start, stop, total)
+    return (
+        _tail(grid, start, first, total) + _centre(grid, first, last, total) + _tail(grid, last, stop, total)
+    )
 
 
 def _tail(grid: _Grid, start: int, stop: int, total: Moments) -> float:

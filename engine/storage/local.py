@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import os
+import stat
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from engine.errors import FormatError, TaskError
+from engine.errors import ConfigError, FormatError, TaskError
 from engine.nouns.records import SourceFile
 
 _SEQUENTIAL = getattr(os, "POSIX_FADV_SEQUENTIAL", None)
 _WILL_NEED = getattr(os, "POSIX_FADV_WILLNEED", None)
+
+
+def local_path(uri: str) -> Path | None:
+    """Where a local URI leads.
+
+    Returns:
+        the absolute path, None when there is nothing.
+
+    Raises:
+        ConfigError: it cannot be a path: no such user, a NUL in it.
+    """
+    try:
+        path = Path(uri.removeprefix("file://")).expanduser().absolute()
+        return path if path.exists() else None
+    except OSError:  # too long a name, for example
+        return None
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"is not a usable path: {error}", file=uri[:200]) from error
 
 
 class LocalReader:
@@ -26,9 +46,14 @@ class LocalReader:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = os.open(
+                path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            )  # nor wait for a pipe
         except OSError as error:
             raise FormatError(f"cannot be read: {error.strerror}", file=path) from error
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            os.close(self._descriptor)
+            raise FormatError("is not a regular file", file=path)
         if _SEQUENTIAL is not None:
             os.posix_fadvise(self._descriptor, 0, 0, _SEQUENTIAL)
 

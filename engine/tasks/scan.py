@@ -17,12 +17,14 @@ class ScanBody:
 
     def __call__(self, task: Task) -> Outcome[Sketch]:
         """Count the elements of every chunk of a task."""
+        counters, self._counters = self._counters, {}  # come back only when all went well
         parts = []
         for chunk, blocks in self._reader.read(task):
-            if chunk.dtype not in self._counters:
-                self._counters[chunk.dtype] = Counter(DTYPES[chunk.dtype])
-            counter = self._counters[chunk.dtype]
+            if chunk.dtype not in counters:
+                counters[chunk.dtype] = Counter(DTYPES[chunk.dtype])
+            counter = counters[chunk.dtype]
             for block in blocks:
                 counter.add(block)
             parts.append(Part(chunk.tensor, chunk.span, counter.sketch()))
+        self._counters = counters
         return Outcome(task.key, task.nbytes, tuple(parts))

@@ -12,6 +12,7 @@ from engine.formats.checkpoint import open_checkpoint
 from engine.nouns.defaults import MAX_MAGNITUDE, WAREHOUSE
 from engine.nouns.events import Listener, ignore
 from engine.nouns.records import Checkpoint
+from engine.storage import local_path
 from engine.verbs.look import find_subject
 from engine.verbs.scan import scan_checkpoint
 from engine.warehouse.queries import named_queries, run_query
@@ -77,9 +78,9 @@ def check(
     """
     if unknown := sorted(set(ignore_problems) - set(PROBLEMS)):
         raise ConfigError(f"there is no problem {unknown[0]!r} to ignore; there are: {', '.join(PROBLEMS)}")
-    if Path(subject).expanduser().exists() or "://" in str(subject):
+    if "://" in str(subject) or local_path(str(subject)):
         report = _check_checkpoint(str(subject), max_magnitude, workers, listener)
-    elif not Path(warehouse).is_file():
+    elif local_path(str(warehouse)) is None:
         raise ConfigError("is neither a checkpoint nor, without a warehouse, a subject", file=str(subject))
     else:
         report = _check_subject(Warehouse(warehouse, listener=listener), str(subject), max_magnitude)

@@ -57,10 +57,8 @@ def find_subject(connection: Connection, wanted: str) -> int:
     Raises:
         ConfigError: none, or several names that begin like that.
     """
-    path = str(Path(wanted).expanduser().absolute())
     query = named_queries("verbs")["find_subject"]
-    rows = run_query(connection, query, {"wanted": wanted}).rows
-    rows += [(i, n, 1) for i, n, _ in run_query(connection, query, {"wanted": path}).rows if _ == 1]
+    rows = run_query(connection, query, {"wanted": wanted, "place": str(Path(wanted).absolute())}).rows
     best = min((distance for _, _, distance in rows), default=3)
     names = {name for _, name, distance in rows if distance == best}
     if best == 3:

@@ -122,7 +122,9 @@ def scan_checkpoint(
     began = time.monotonic()
     executor = InProcessExecutor(workers)
     limits = Limits(executor.workers, task_bytes, block_bytes, memory_bytes)
-    plan = plan_scan(checkpoint, selection, limits, {})  # refuses before the warehouse hears of it
+    plan = plan_scan(
+        checkpoint, selection, limits, {}, exact=exact
+    )  # refuses before the warehouse hears of it
     spec = {**asdict(selection), "exact": exact}
     with store.writing() as connection:
         standing = begin(connection, checkpoint, name=name or checkpoint.name, spec=spec, force=force)

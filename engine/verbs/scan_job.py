@@ -22,7 +22,7 @@ from engine.warehouse.subjects import Standing, discard, finish, is_there
 
 FLUSH_SECONDS = 2.0
 """A crash costs at most the work of this long, and of the tasks that were running."""
-FLUSH_BINS = 2_000_000
+FLUSH_BINS = 1_000_000
 """Finished tensors wait in memory until their bins are this many, at the most."""
 
 

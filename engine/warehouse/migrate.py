@@ -24,6 +24,14 @@ CREATE TABLE IF NOT EXISTS schema_views (digest VARCHAR NOT NULL);
 """
 
 
+_TABLES_AND_VIEWS = """
+SELECT table_name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal
+"""
+_OUR_BOOKKEEPING = """
+SELECT 1 FROM duckdb_columns() WHERE table_name = 'schema_migrations' AND column_name = 'engine_version'
+"""
+
+
 def is_current(connection: Connection, path: str) -> bool:
     """Whether the schema is exactly what this program writes.
 
@@ -67,10 +75,10 @@ def migrate(connection: Connection, path: str) -> None:
 
 def _version(connection: Connection, path: str) -> int:
     """Schema version, 0 for an empty database."""
-    tables = {str(row[0]) for row in all_rows(connection, "SELECT table_name FROM duckdb_tables()")}
+    tables = {row[0] for row in all_rows(connection, _TABLES_AND_VIEWS)}
     if not tables:
         return 0
-    if "schema_migrations" not in tables:
+    if not all_rows(connection, _OUR_BOOKKEEPING):
         names = ", ".join(sorted(tables)[:3])
         raise WarehouseError(f"is a database of something else: it has the tables {names}", file=path)
     return int(one_value(connection, "SELECT coalesce(max(version), 0) FROM schema_migrations"))
@@ -97,6 +105,7 @@ def _fill_codes(connection: Connection) -> None:
             continue
         table = code_table(name)
         code = np.arange(coding.size, dtype=np.uint16)
-        connection.register("new_codes", pa.table({"code": code, "value": table.value, "step": table.step}))
+        rows = pa.table({"code": code, "value": table.value, "step": table.step})
+        connection.register("new_codes", rows)
         connection.execute("INSERT INTO codes SELECT ?, code, value, step FROM new_codes", [name])
         connection.unregister("new_codes")

@@ -18,12 +18,12 @@ import duckdb
 
 from engine.errors import ConfigError
 from engine.warehouse.result import Result
-from engine.warehouse.rows import Connection
+from engine.warehouse.rows import Connection, one_line
 from engine.warehouse.sql_files import scripts
-from engine.warehouse.store import one_line
 
 Value = str | int | float | None
 
+_NAME = re.compile(r"[\w-]+")
 _PARAMETER = re.compile(r"^-- param (\w+) = (.*?): (.*)$", re.MULTILINE)
 
 
@@ -80,14 +80,14 @@ def find_query(text: str) -> Query:
         ConfigError: a single word that is no query's name, or a file that cannot be read.
     """
     text = text.strip()
-    if " " in text or "\n" in text or not text:
-        return parse_query(text)
-    if text.endswith(".sql"):
+    if text.lower().endswith(".sql") and "\n" not in text:
         try:
             return parse_query(Path(text).read_text(encoding="utf-8"), Path(text).stem)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the query cannot be read: {error}", file=text) from error
-    return pick(text, named_queries(), "query")
+    if _NAME.fullmatch(text):
+        return pick(text, named_queries(), "query")
+    return parse_query(text)
 
 
 def pick(name: str, queries: Mapping[str, Query], what: str) -> Query:
@@ -118,13 +118,20 @@ def run_query(connection: Connection, query: Query, given: Mapping[str, Value]) 
         known = ", ".join(query.defaults) or "none"
         raise ConfigError(f"the query {query.name} has no parameter {unknown[0]!r}; it has: {known}")
     parameters: dict[str, Any] = {k: _as_default(k, v, query) for k, v in {**query.defaults, **given}.items()}
+    if not all(_is_unicode(text) for text in (query.sql, *parameters.values())):
+        raise ConfigError("the query or a parameter is not valid Unicode")
     try:
         cursor = connection.execute(query.sql, parameters) if parameters else connection.execute(query.sql)
-        description = cursor.description or []
-        rows = cursor.fetchall() if description else []
+        if cursor is None or not cursor.description:
+            raise ConfigError("the query is empty: there is nothing to run")
+        description, rows = cursor.description, cursor.fetchall()
     except duckdb.Error as error:
         raise ConfigError(f"the query failed: {one_line(error)}") from error
     return Result([d[0] for d in description], rows)
+
+
+def _is_unicode(value: object) -> bool:
+    return not isinstance(value, str) or not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _as_default(name: str, value: Value, query: Query) -> Value:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -35,12 +34,9 @@ class Result:
         return json.dumps(records, ensure_ascii=False, indent=1)
 
     def to_csv(self) -> str:
-        """CSV with a header line; NULL is empty."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([["" if v is None else v for v in row] for row in self.rows])
-        return buffer.getvalue()
+        """CSV (RFC 4180, but for its line ends) with a header line; NULL is empty."""
+        lines = [self.columns, *self.rows]
+        return "".join(",".join(map(_csv_field, line)) + "\n" for line in lines)
 
     def to_parquet(self) -> bytes:
         """A Parquet file."""
@@ -49,10 +45,23 @@ class Result:
 
         names = _distinct(self.columns)
         columns = zip(*self.rows, strict=True) if self.rows else ([] for _ in names)
-        table = pa.table(dict(zip(names, [pa.array(list(c)) for c in columns], strict=True)))
+        table = pa.table(dict(zip(names, [pa.array(_storable(c)) for c in columns], strict=True)))
         buffer = io.BytesIO()
         parquet.write_table(table, buffer)
         return buffer.getvalue()
+
+
+def _csv_field(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n\r') else text
+
+
+def _storable(column: Iterable[Any]) -> list[Any]:
+    """Whole numbers beyond 64 bits, which DuckDB's sums are made of, become decimals."""
+    values = list(column)
+    if any(isinstance(v, int) and not -(1 << 63) <= v < 1 << 63 for v in values):
+        return [Decimal(v) if isinstance(v, int) else v for v in values]
+    return values
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

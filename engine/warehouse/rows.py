@@ -10,6 +10,18 @@ import duckdb
 Connection = duckdb.DuckDBPyConnection
 Row = tuple[Any, ...]
 
+LOCKED_DOWN = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+}
+"""Settings of every connection: DuckDB fetches nothing from anywhere."""
+
+
+def one_line(error: Exception) -> str:
+    """First paragraph of DuckDB's message, on one line."""
+    return " ".join(str(error).split("\n\nLINE")[0].split())[:600]
+
 
 def all_rows(connection: Connection, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
     """Every row of a query."""

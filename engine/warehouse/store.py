@@ -6,6 +6,7 @@ short transaction, and everybody who finds it taken tries again for a while.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import time
@@ -18,19 +19,22 @@ import duckdb
 
 from engine.errors import ConfigError, WarehouseBusyError, WarehouseError, WarehouseWriteError
 from engine.nouns.events import Listener, Waiting, ignore
+from engine.warehouse.create import create
 from engine.warehouse.migrate import is_current, migrate
-from engine.warehouse.rows import Connection
+from engine.warehouse.rows import LOCKED_DOWN, Connection, one_line
 
 WAIT_SECONDS = 120.0
-_READER_CONFIG = {
-    "enable_external_access": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "allow_community_extensions": "false",
-    "lock_configuration": "true",
-}
-_TAKEN = ("Could not set lock", "different configuration", "being used by another process")
+_READER = {**LOCKED_DOWN, "enable_external_access": "false", "lock_configuration": "true"}
+_WRITER = {**LOCKED_DOWN, "memory_limit": "512MB"}
+_TAKEN = ("Could not set lock", "different configuration", "Unique file handle conflict")
 _HOLDER = re.compile(r"held in (.*?)\s*\(PID (\d+)\)")
+
+_locks: dict[str, RLock] = {}
+
+
+def _lock_of(path: Path) -> RLock:
+    """The lock of a file within this process, in which DuckDB would let a second writer in."""
+    return _locks.setdefault(os.path.realpath(path), RLock())
 
 
 class Warehouse:
@@ -48,7 +52,7 @@ class Warehouse:
         self.path = Path(path)
         self._wait, self._listener = wait_seconds, listener
         self._current = False
-        self._lock = RLock()
+        self._lock = _lock_of(self.path)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -60,7 +64,8 @@ class Warehouse:
             WarehouseWriteError: the transaction failed, for want of disk, say.
         """
         with self._lock:
-            connection = self._open(lambda: duckdb.connect(str(self.path), config={"memory_limit": "512MB"}))
+            create(self.path)
+            connection = self._open(lambda: duckdb.connect(str(self.path), config=dict(_WRITER)))
             try:
                 if not self._current:
                     migrate(connection, str(self.path))
@@ -84,21 +89,32 @@ class Warehouse:
             WarehouseBusyError, WarehouseError: as for `writing`.
         """
         with self._lock:
-            connection = self._open_reader()
-            if not is_current(connection, str(self.path)):
-                connection.close()
+            if not self._is_current():
                 with self.writing():
                     pass  # brings it up to date
-                connection = self._open_reader()
+            connection = self._open_reader()
             try:
                 yield connection
             finally:
                 connection.close()
 
+    def _is_current(self) -> bool:
+        if not self._current:
+            connection = self._open_reader()
+            try:
+                self._current = is_current(connection, str(self.path))
+            finally:
+                connection.close()
+        return self._current
+
     def _open_reader(self) -> Connection:
-        if not self.path.is_file():
+        try:
+            there = self.path.is_file()
+        except OSError as error:
+            raise WarehouseError(f"cannot be opened: {error.strerror}", file=str(self.path)[:200]) from error
+        if not there:
             raise ConfigError("there is no such warehouse; `gaussmeter scan` makes one", file=str(self.path))
-        return self._open(lambda: duckdb.connect(str(self.path), read_only=True, config=dict(_READER_CONFIG)))
+        return self._open(lambda: duckdb.connect(str(self.path), read_only=True, config=dict(_READER)))
 
     def _open(self, connect: Callable[[], Connection]) -> Connection:
         began = time.monotonic()
@@ -106,29 +122,23 @@ class Warehouse:
         while True:
             try:
                 return connect()
-            except (duckdb.IOException, duckdb.ConnectionException, duckdb.BinderException) as error:
-                text = str(error)
-                if not any(sign in text for sign in _TAKEN):
+            except duckdb.Error as error:
+                if not any(sign in str(error) for sign in _TAKEN):
                     raise WarehouseError(
                         f"cannot be opened: {one_line(error)}", file=str(self.path)
                     ) from error
-                waited = time.monotonic() - began
-                holder = _holder(text)
-                if waited > self._wait:
-                    message = f"was held by {holder} for {waited:.0f} s"
-                    raise WarehouseBusyError(message, file=str(self.path)) from error
-                self._listener(Waiting(holder, waited))
-            except duckdb.Error as error:
-                raise WarehouseError(f"cannot be opened: {one_line(error)}", file=str(self.path)) from error
+                self._be_patient(_holder(str(error)), time.monotonic() - began, error)
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 1.3, 0.1)
+
+    def _be_patient(self, holder: str, waited: float, error: duckdb.Error) -> None:
+        if waited > self._wait:
+            raise WarehouseBusyError(
+                f"was held by {holder} for {waited:.0f} s", file=str(self.path)
+            ) from error
+        self._listener(Waiting(holder, waited))
 
 
 def _holder(text: str) -> str:
     match = _HOLDER.search(text)
     return f"process {match[2]} ({match[1]})" if match else "another process"
-
-
-def one_line(error: Exception) -> str:
-    """First paragraph of DuckDB's message, on one line."""
-    return " ".join(str(error).split("\n\nLINE")[0].split())[:600]

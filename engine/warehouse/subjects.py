@@ -75,9 +75,9 @@ def begin(connection: Connection, checkpoint: Checkpoint, *, name: str, spec: Sp
             return _interrupted(connection, found[0], found[1], checkpoint)
     subject_id = one_value(
         connection,
-        "INSERT INTO subjects SELECT coalesce(max(subject_id), 0) + 1, "
+        "INSERT INTO subjects SELECT nextval('subject_numbers'), "
         f"?, 'checkpoint', ?, ?, ?, ?, [], ?, ?, ?, ?, {_NOW}, NULL, 'running' "
-        "FROM subjects RETURNING subject_id",
+        "RETURNING subject_id",
         [name, checkpoint.uri, checkpoint.revision, checkpoint.fingerprint, checkpoint.format,
          canonical(spec), __version__, len(checkpoint.files), checkpoint.nbytes],
     )  # fmt: skip

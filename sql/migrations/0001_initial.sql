@@ -1,7 +1,9 @@
 -- Tables hold state that adds up; views hold the numbers derived from it.
 
+CREATE SEQUENCE subject_numbers;  -- the number of a discarded subject is not given again
+
 CREATE TABLE subjects (
-    subject_id INTEGER PRIMARY KEY,
+    subject_id INTEGER PRIMARY KEY DEFAULT nextval('subject_numbers'),
     name VARCHAR NOT NULL,
     kind VARCHAR NOT NULL,              -- checkpoint, delta, adapter, merge, simulation
     uri VARCHAR NOT NULL,

@@ -4,6 +4,7 @@
 SELECT
     subject,
     count(*) FILTER (is_matrix) AS matrices,
+    avg(ratio_3s) FILTER (is_matrix) AS ratio,
     100 * avg(ratio_3s) FILTER (is_matrix) AS ratio_percent,
     avg(skewness_3s) FILTER (is_matrix) AS skewness,
     stddev_samp(skewness_3s) FILTER (is_matrix) AS skewness_std,

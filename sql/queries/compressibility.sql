@@ -1,6 +1,6 @@
 -- How many bytes would an ideal entropy coder need for each subject?
 -- param subject = NULL: only this subject; all when NULL
--- Each tensor with a code of its own, whose table is not counted. What lies below the top 16 bits of wider floats is kept as it is.
+-- Each tensor with a code of its own, whose table is not counted. Of wider floats only the top 16 bits are coded.
 WITH sizes AS (
     SELECT
         subject_id, subject, n,

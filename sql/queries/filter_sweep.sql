@@ -3,20 +3,21 @@
 -- param floor = 0: smaller magnitudes are dropped too
 -- Means over the matrices, beside what a Gaussian cut there would have.
 WITH sweep AS (
-    SELECT 1e0 AS sigmas, 0.682689492e0 AS gaussian_ratio, 1.940919920e0 AS gaussian_kurtosis, * FROM filtered_at(1, $floor)
-    UNION ALL SELECT 1.5, 0.866385597, 2.122114933, * FROM filtered_at(1.5, $floor)
-    UNION ALL SELECT 2, 0.954499736, 2.365536717, * FROM filtered_at(2, $floor)
-    UNION ALL SELECT 2.5, 0.987580669, 2.624220161, * FROM filtered_at(2.5, $floor)
-    UNION ALL SELECT 3, 0.997300204, 2.828885563, * FROM filtered_at(3, $floor)
-    UNION ALL SELECT 4, 0.999936658, 2.986047473, * FROM filtered_at(4, $floor)
+    SELECT 1e0 AS sigmas, 0.682689492e0 AS gaussian_ratio, 1.940919920e0 AS gaussian_kurtosis, *
+    FROM filtered_at(1, $floor, only_subject := $subject)
+    UNION ALL SELECT 1.5, 0.866385597, 2.122114933, * FROM filtered_at(1.5, $floor, only_subject := $subject)
+    UNION ALL SELECT 2, 0.954499736, 2.365536717, * FROM filtered_at(2, $floor, only_subject := $subject)
+    UNION ALL SELECT 2.5, 0.987580669, 2.624220161, * FROM filtered_at(2.5, $floor, only_subject := $subject)
+    UNION ALL SELECT 3, 0.997300204, 2.828885563, * FROM filtered_at(3, $floor, only_subject := $subject)
+    UNION ALL SELECT 4, 0.999936658, 2.986047473, * FROM filtered_at(4, $floor, only_subject := $subject)
 )
 SELECT
     subject, sigmas,
     count(*) AS matrices,
     avg(ratio) AS ratio, gaussian_ratio,
-    avg(skewness) AS skewness,
-    avg(kurtosis) AS kurtosis, gaussian_kurtosis
+    avg(skewness) FILTER (kept > 0) AS skewness,
+    avg(kurtosis) FILTER (kept > 0) AS kurtosis, gaussian_kurtosis
 FROM sweep
-WHERE is_matrix AND ($subject IS NULL OR subject = $subject)
+WHERE is_matrix
 GROUP BY subject_id, subject, sigmas, gaussian_ratio, gaussian_kurtosis
 ORDER BY subject_id, sigmas;

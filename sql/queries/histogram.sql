@@ -2,9 +2,11 @@
 -- param subject = NULL: only this subject; all when NULL
 -- param tensor = NULL: only the tensor of this name; all when NULL
 -- param bins = 40: how many bins
--- gaussian_n is what the fitted normal would put there. 32-bit floats that share their top half count at their mean.
+-- gaussian_n is what the fitted normal would put there. 32-bit floats with a common top half count at their mean.
 WITH spans AS (
-    SELECT subject_id, subject, tensor_id, ordinal, name, finite, mean, std, p001, p999, (p999 - p001) / $bins AS width
+    SELECT
+        subject_id, subject, tensor_id, ordinal, name, finite, mean, std, p001, p999,
+        (p999 - p001) / $bins AS width
     FROM tensor_stats
     WHERE finite > 0 AND ($subject IS NULL OR subject = $subject) AND ($tensor IS NULL OR name = $tensor)
 ),

@@ -11,7 +11,10 @@ WITH peers AS (
     WHERE is_matrix AND std > 0 AND layer IS NOT NULL AND ($subject IS NULL OR subject = $subject)
     WINDOW role_mates AS (PARTITION BY subject_id, part, role)
 )
-SELECT subject, name, role, std, exp(log_median) AS role_std, (ln(std) - log_median) / (1.4826 * log_spread) AS deviations
+SELECT
+    subject, name, role, std,
+    exp(log_median) AS role_std,
+    (ln(std) - log_median) / (1.4826 * log_spread) AS deviations
 FROM peers
 WHERE log_spread > 0
 ORDER BY abs(deviations) DESC, subject_id, ordinal

@@ -2,6 +2,11 @@
 -- shape_class: iqr_ratio = IQR / (1.349 sigma) is 1 for a Gaussian and falls as the mass gathers in the
 -- middle; the limits lie between the classes of the paper's simulation (App. B.2, C.6).
 CREATE OR REPLACE VIEW tensor_stats AS
+WITH at_3s AS (  -- renamed, because a column would take the place of an alias of the same name below
+    SELECT tensor_id, kept AS kept_3s, ratio AS ratio_3s, skewness AS skewness_3s, kurtosis AS kurtosis_3s
+    FROM filtered
+    WHERE filtered.sigmas = 3 AND filtered.floor = 0
+)
 SELECT
     s.subject_id,
     s.name AS subject,
@@ -16,7 +21,7 @@ SELECT
     t.shape,
     t.n,
     t.n - t.nan - t.pos_inf - t.neg_inf AS finite,
-    len(t.shape) >= 2 AND finite > 0 AS is_matrix,
+    len(t.shape) >= 2 AND coalesce(finite, 0) > 0 AS is_matrix,
     t.mean,
     sqrt(t.m2 / nullif(finite, 0)) AS std,
     (t.m3 / finite) / nullif(std, 0) ** 3 AS skewness,
@@ -36,12 +41,12 @@ SELECT
     t.gaussian_entropy - t.entropy AS entropy_gap,
     t.ks,
     t.error_bound,
-    f.kept AS kept_3s,
-    f.ratio AS ratio_3s,
-    f.skewness AS skewness_3s,
-    f.kurtosis AS kurtosis_3s,
+    f.kept_3s,
+    f.ratio_3s,
+    f.skewness_3s,
+    f.kurtosis_3s,
     CASE
-        WHEN finite = 0 THEN NULL
+        WHEN coalesce(finite, 0) = 0 THEN NULL
         WHEN iqr_ratio IS NULL OR iqr_ratio < 0.18 THEN 'line'
         WHEN iqr_ratio < 0.42 THEN 'inverted_t'
         WHEN iqr_ratio < 0.87 THEN 'sharp'
@@ -56,4 +61,4 @@ SELECT
     t.reason
 FROM tensors t
 JOIN subjects s ON s.subject_id = t.subject_id AND s.status = 'complete'
-LEFT JOIN filtered f ON f.tensor_id = t.tensor_id AND f.sigmas = 3 AND f.floor = 0;
+LEFT JOIN at_3s f ON f.tensor_id = t.tensor_id;
