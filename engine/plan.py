@@ -126,7 +126,7 @@ def plan_scan(
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES if refined else 0)
     projected = BASE_BYTES + min(limits.workers, len(tasks)) * each
     if limits.memory_bytes is not None and projected > limits.memory_bytes:
-        _refuse(checkpoint, tasks, limits, projected)
+        _refuse(checkpoint, tasks, limits, projected, each)
     return Plan(tasks, tuple(measured), tuple(listed), projected)
 
 
@@ -225,7 +225,9 @@ def _task(key: int, checkpoint: Checkpoint, group: list[Chunk], limits: Limits) 
     return Task(key, files, local, block, block + tables + RESULT_BYTES)
 
 
-def _refuse(checkpoint: Checkpoint, tasks: tuple[Task, ...], limits: Limits, projected: int) -> None:
+def _refuse(
+    checkpoint: Checkpoint, tasks: tuple[Task, ...], limits: Limits, projected: int, each: int
+) -> None:
     message = (
         f"would take {projected / MIB:,.0f} MiB, over the limit of "
         f"{(limits.memory_bytes or 0) / MIB:,.0f} MiB: {BASE_BYTES / MIB:,.0f} MiB for the process"
@@ -233,7 +235,7 @@ def _refuse(checkpoint: Checkpoint, tasks: tuple[Task, ...], limits: Limits, pro
     if tasks:
         worst = max(tasks, key=lambda t: t.projected_bytes)
         message += (
-            f", and for each of {limits.workers} workers up to {worst.projected_bytes / MIB:,.0f} MiB "
+            f", and for each of {min(limits.workers, len(tasks))} workers up to {each / MIB:,.0f} MiB "
             f"(task {worst.key}, which begins with {worst.chunks[0].name!r})"
         )
     raise BudgetError(message, file=checkpoint.uri)

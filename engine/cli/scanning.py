@@ -15,7 +15,7 @@ from engine.cli.options import Format, parse_size
 from engine.cli.output import complain, printable, say
 from engine.cli.progress import progress
 from engine.cli.render import cell, nbytes, print_table
-from engine.cli.startup import reading_ahead, without_ballast
+from engine.cli.startup import reading_ahead, without_scipy
 from engine.errors import ConfigError, GaussmeterError, Interruption, WarehouseError
 from engine.nouns.defaults import MAX_MAGNITUDE, WAREHOUSE
 
@@ -59,7 +59,7 @@ def scan(
 
     A scan that was interrupted goes on where it stopped; a checkpoint that has not changed is not read again.
     """
-    without_ballast()
+    without_scipy()
     if name is not None and len(uris) > 1:
         raise ConfigError(f"--name names one checkpoint, but {len(uris)} were given")
     if form not in (Format.TABLE, Format.JSON):
@@ -160,7 +160,7 @@ def check(
     and no shard has, and files that are no valid checkpoint. A checkpoint given by its place is read now and
     enters no warehouse.
     """
-    without_ballast()
+    without_scipy()
     from engine.verbs.check import check as run
     from engine.warehouse.result import Result
 

@@ -13,15 +13,13 @@ _AHEAD_BYTES = 2 << 30
 _STEP_BYTES = 16 << 20
 
 
-def without_ballast() -> None:
-    """Keep numba from loading scipy, and pyarrow from loading pandas.
+def without_scipy() -> None:
+    """Keep numba from loading scipy.
 
-    They do so wherever these are installed, numba for a BLAS that counting does not use, pyarrow to ask whether
-    an array is a Series; each takes longer than scanning a small checkpoint. Only for a process of our own:
-    nothing in it could use them later.
+    Numba does so, wherever scipy is installed, to find a BLAS that counting does not use; it takes longer
+    than scanning a small checkpoint. Only for a process of our own: nothing in it could use scipy later.
     """
-    for name in ("scipy", "pandas"):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from engine.sketch import Sketch
 from engine.statistics.filtering import Filtered
 from engine.statistics.quantiles import PROBABILITIES
 from engine.statistics.summary import Summary
+from engine.warehouse.columns import arrow, insert_arrow, insert_records
 from engine.warehouse.rows import Connection, all_rows, one_value
 
 _COUNTS = ("zeros", "nan", "pos_inf", "neg_inf", "small")
@@ -32,13 +33,6 @@ _NUMBERS = (
     "gaussian_entropy",
     "ks",
     *PROBABILITIES,
-)
-_TENSOR_SCHEMA = pa.schema(
-    [(c, pa.int32()) for c in ("subject_id", "tensor_id", "ordinal", "layer")]
-    + [(c, pa.string()) for c in ("name", "part", "module", "role", "dtype", "coding", "note", "reason")]
-    + [("shape", pa.list_(pa.int64())), ("n", pa.uint64())]
-    + [(c, pa.uint64()) for c in _COUNTS]
-    + [(c, pa.float64()) for c in _NUMBERS]
 )
 
 
@@ -73,15 +67,13 @@ def write_tensors(connection: Connection, subject_id: int, tensors: Sequence[Fin
     if not new:
         return
     first = one_value(connection, "SELECT coalesce(max(tensor_id), 0) + 1 FROM tensors")
-    _insert(connection, "tensors", pa.Table.from_pylist(
-        [_tensor_row(subject_id, first + i, t) for i, t in enumerate(new)], schema=_TENSOR_SCHEMA
-    ))  # fmt: skip
+    insert_records(connection, "tensors", [_tensor_row(subject_id, first + i, t) for i, t in enumerate(new)])
     counted = [(first + i, t.sketch, t.summary) for i, t in enumerate(new)]
     sketches = [(i, sketch) for i, sketch, _ in counted if sketch is not None]
     if sketches:
-        _insert(connection, "bins", _bins(sketches))
+        insert_arrow(connection, "bins", _bins(sketches))
         filters = [_filter_row(i, f) for i, _, summary in counted if summary for f in summary.filtered]
-        _insert(connection, "filtered", pa.Table.from_pylist(filters))
+        insert_records(connection, "filtered", filters)
     connection.execute(
         "DELETE FROM partials WHERE subject_id = ? AND list_contains(?, ordinal)",
         [subject_id, [t.ordinal for t in new]],
@@ -105,12 +97,6 @@ def _optional_list(array: Any) -> list[int] | None:
     return None if array is None else array.tolist()
 
 
-def _insert(connection: Connection, table: str, rows: pa.Table) -> None:
-    connection.register("new_rows", rows)
-    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM new_rows")
-    connection.unregister("new_rows")
-
-
 def _tensor_row(subject_id: int, tensor_id: int, tensor: Finished) -> dict[str, Any]:
     info, where = tensor.info, place(tensor.info.name)
     row: dict[str, Any] = {
@@ -129,9 +115,9 @@ def _tensor_row(subject_id: int, tensor_id: int, tensor: Finished) -> dict[str, 
         "note": info.kind.note,
         "reason": info.kind.reason,
     }
-    if tensor.summary is not None:
-        row |= _summary_columns(tensor.summary)
-    return row
+    return row | (
+        _summary_columns(tensor.summary) if tensor.summary else dict.fromkeys((*_COUNTS, *_NUMBERS))
+    )
 
 
 def _summary_columns(summary: Summary) -> dict[str, Any]:
@@ -164,20 +150,20 @@ def _defined(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _bins(sketches: Sequence[tuple[int, Sketch]]) -> pa.Table:
+def _bins(sketches: Sequence[tuple[int, Sketch]]) -> dict[str, pa.Array]:
     sizes = [len(s.codes) for _, s in sketches]
 
     def low(name: str) -> pa.ChunkedArray:
         arrays = [getattr(s, name) for _, s in sketches]
         chunks = [
-            pa.nulls(k, pa.uint64()) if a is None else pa.array(a) for a, k in zip(arrays, sizes, strict=True)
+            pa.nulls(k, pa.uint64()) if a is None else arrow(a) for a, k in zip(arrays, sizes, strict=True)
         ]
         return pa.chunked_array(chunks, pa.uint64())
 
-    return pa.table({
-        "tensor_id": np.repeat(np.array([i for i, _ in sketches], np.int32), sizes),
-        "code": np.concatenate([s.codes for _, s in sketches]),
-        "n": np.concatenate([s.n for _, s in sketches]),
+    return {
+        "tensor_id": arrow(np.repeat(np.array([i for i, _ in sketches], np.int32), sizes)),
+        "code": arrow(np.concatenate([s.codes for _, s in sketches])),
+        "n": arrow(np.concatenate([s.n for _, s in sketches])),
         "low_sum": low("low_sum"),
         "low_square_sum": low("low_square_sum"),
-    })  # fmt: skip
+    }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import pyarrow as pa
 
 from engine import __version__
 from engine.errors import WarehouseError
 from engine.nouns.dtypes import CODINGS, code_table
+from engine.warehouse.columns import arrow, insert_arrow
 from engine.warehouse.rows import Connection, all_rows, first_row, one_value
 from engine.warehouse.sql_files import scripts
 
@@ -105,7 +105,5 @@ def _fill_codes(connection: Connection) -> None:
             continue
         table = code_table(name)
         code = np.arange(coding.size, dtype=np.uint16)
-        rows = pa.table({"code": code, "value": table.value, "step": table.step})
-        connection.register("new_codes", rows)
-        connection.execute("INSERT INTO codes SELECT ?, code, value, step FROM new_codes", [name])
-        connection.unregister("new_codes")
+        values = {"code": arrow(code), "value": arrow(table.value), "step": arrow(table.step)}
+        insert_arrow(connection, "codes", values, coding=name)
