@@ -1,4 +1,4 @@
-"""Tiny inputs built on the spot: patterns of every dtype, safetensors files byte by byte, sharded directories."""
+"""Tiny inputs built on the spot: patterns of every dtype, files byte by byte, sharded directories."""
 
 from __future__ import annotations
 
@@ -37,6 +37,17 @@ def raw(patterns: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(patterns).reshape(-1).view(np.uint8)
 
 
+def as_f32(dtype: str, patterns: NDArray[Any]) -> NDArray[np.uint32]:
+    """F32 patterns of F32 or F64 ones; no number rounds to infinity, and none but zero to zero."""
+    if dtype == "F32":
+        return patterns
+    wide = patterns.view("<f8")
+    largest, smallest = float(np.finfo("<f4").max), 2.0**-149
+    inside = np.where(np.isfinite(wide), np.clip(wide, -largest, largest), wide)
+    inside = np.where((wide != 0) & (np.abs(wide) < smallest), np.copysign(smallest, wide), inside)
+    return inside.astype("<f4").view("<u4")
+
+
 def values_of(dtype: str, patterns: NDArray[Any]) -> NDArray[np.float64]:
     """What the engine takes the patterns to stand for: F64 is rounded to F32 first."""
     patterns = np.asarray(patterns, unsigned(dtype))
@@ -44,7 +55,7 @@ def values_of(dtype: str, patterns: NDArray[Any]) -> NDArray[np.float64]:
         if dtype == "BF16":
             return (patterns.astype("<u4") << 16).view("<f4").astype(np.float64)
         if dtype == "F64":
-            return patterns.view("<f8").astype("<f4").astype(np.float64)
+            return as_f32(dtype, patterns).view("<f4").astype(np.float64)
         if dtype in ("F16", "F32"):
             return patterns.view("<f2" if dtype == "F16" else "<f4").astype(np.float64)
         return code_table(DTYPES[dtype].coding.name).value[patterns]
@@ -84,7 +95,15 @@ def nasty_patterns(dtype: str) -> NDArray[Any]:
         infinity + (1 << (mantissa - 1)), infinity + (1 << mantissa) - 1,
     ]  # fmt: skip
     if dtype == "F32":  # NaN payloads and subnormals in the low half only, and the paper's floor
-        positive += [infinity + 0x7FFF, infinity + 0xFFFF, 0xFFFF, 0x10000, 0x3A83126F, 0x3A83126E, 0x3F80FFFF]
+        positive += [
+            infinity + 0x7FFF,
+            infinity + 0xFFFF,
+            0xFFFF,
+            0x10000,
+            0x3A83126F,
+            0x3A83126E,
+            0x3F80FFFF,
+        ]
     return np.array(positive + [p | 1 << (bits - 1) for p in positive], unsigned(dtype))
 
 
@@ -126,7 +145,7 @@ def reference_sketch(dtype: str, patterns: NDArray[Any]) -> Sketch:
         codes, n = codes.astype(np.uint16), n.astype(np.uint64)
         return Sketch(coding.name, codes, n, None, None, zeros, low, high)
     with np.errstate(all="ignore"):
-        wide = patterns.view("<f8").astype("<f4").view("<u4") if dtype == "F64" else patterns
+        wide = as_f32(dtype, patterns)
     top, half = wide >> 16, (wide & 0xFFFF).astype(np.uint64)
     top = np.where((half > 0) & (top & 0x7FFF == 0x7F80), top | 0x40, top).astype(np.uint16)
     codes, inverse, n = np.unique(top, return_inverse=True, return_counts=True)
@@ -152,7 +171,9 @@ def exact_moments(x: NDArray[np.float64]) -> tuple[int, float, float, float, flo
         return 0, np.nan, 0.0, 0.0, 0.0
     mantissa, exponent = np.frexp(x)
     smallest = int(exponent[x != 0].min(initial=2000)) - 53
-    whole = [int(m * 2.0**53) << max(int(e) - 53 - smallest, 0) for m, e in zip(mantissa, exponent, strict=True)]
+    whole = [
+        int(m * 2.0**53) << max(int(e) - 53 - smallest, 0) for m, e in zip(mantissa, exponent, strict=True)
+    ]
     total = sum(whole)
     unit = Fraction(2) ** smallest
     central = [n * w - total for w in whole]

@@ -46,7 +46,9 @@ GENTLE: dict[str, Callable[[Rng, int], F64]] = {
     "half zeros": lambda r, n: with_at(r, r.normal(0, 0.02, n), 0.5, [0.0, -0.0]),
     "one outlier": lambda r, n: np.append(r.normal(0, 1e-3, n - 1), 1.0),
     "few values": lambda r, n: r.choice(r.normal(0, 0.01, 5), n),
-    "around the floor": lambda r, n: with_at(r, r.normal(0, 5e-3, n), 0.3, list(1e-3 * (1 + 2e-3 * r.normal(size=9)))),
+    "around the floor": lambda r, n: with_at(
+        r, r.normal(0, 5e-3, n), 0.3, list(1e-3 * (1 + 2e-3 * r.normal(size=9)))
+    ),
     "at the floor": lambda r, n: with_at(r, r.normal(0, 5e-3, n), 0.3, [ABOVE_FLOOR, -ABOVE_FLOOR]),
     "just below the floor": lambda r, n: with_at(r, r.normal(0, 5e-3, n), 0.3, [BELOW_FLOOR, -BELOW_FLOOR]),
     "on thresholds": on_thresholds,
@@ -66,6 +68,9 @@ EXTREME: dict[str, Callable[[Rng, int], F64]] = {
     "mean far above sigma": lambda r, n: 1 + 1e-6 * r.normal(size=n),
     "mean farther above sigma": lambda r, n: 3e4 + 1e-2 * r.normal(size=n),
     "all at the floor": lambda r, n: np.full(n, ABOVE_FLOOR),
+    "outliers at the floor": lambda r, n: np.append(
+        r.normal(0, 1e-5, n), [ABOVE_FLOOR, BELOW_FLOOR, -BELOW_FLOOR]
+    ),
     "two sigma exactly": lambda r, n: np.array([2.0, -2.0, 0, 0, 0, 0, 0, 0]),
     "three sigma exactly": lambda r, n: np.array([3.0, -3.0] + 16 * [0.0]),
 }
@@ -128,6 +133,13 @@ def kept_by_the_filter(x: F64, total: Truth, sigmas: float, floor: float) -> F64
     return x[(x >= total.mean - reach) & (x <= total.mean + reach) & (np.abs(x) >= floor)]
 
 
+def on_a_knife_edge(x: F64, total: Truth, sigmas: float) -> int:
+    """Elements so near to mean +- t sigma that the last digit of either decides."""
+    edges = total.mean + sigmas * total.std * np.array([-1, 1])
+    digit = 1e-13 * (abs(total.mean) + sigmas * total.std)
+    return int((np.abs(x[:, None] - edges) <= digit).sum())
+
+
 def assert_moments(found: Moments, x: F64, *, higher: bool = True, rel: float = 1e-12) -> None:
     """To 1e-12 of what each sum is made of; the higher ones only if they are claimed."""
     true = truth(x)
@@ -151,7 +163,9 @@ def outside_the_bound(found: Filtered, x: F64, total: Truth) -> list[str]:
         return []
     kept = truth(kept_by_the_filter(x, total, found.sigmas, found.floor))
     pairs = {"ratio": (found.ratio, kept.n / total.n)}
-    pairs |= {k: (getattr(found.moments, k), getattr(kept, k)) for k in ("mean", "std", "skewness", "kurtosis")}
+    pairs |= {
+        k: (getattr(found.moments, k), getattr(kept, k)) for k in ("mean", "std", "skewness", "kurtosis")
+    }
     return [
         f"{name}: {a} instead of {b}, bound {found.error_bound}"
         for name, (a, b) in pairs.items()

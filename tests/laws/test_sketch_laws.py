@@ -165,7 +165,7 @@ def test_bytes_views_and_writable_arrays_are_the_same_elements(dtype):
 @pytest.mark.parametrize("value", [-0.0, 0.02])
 @pytest.mark.parametrize("size", [(1 << 24) - 1, 1 << 24, (1 << 24) + 1])
 def test_sixteen_million_equal_floats_are_all_counted(dtype, value, size):
-    # BUG in engine.sketch: a packed counter has 24 bits for the count, and 2**24 needs 25.
+    # a packed counter has 24 bits for the count, and 2**24 needs 25
     patterns = np.broadcast_to(patterns_of(dtype, [value]), (1 << 18,))
     counter, block = Counter(DTYPES[dtype]), raw(patterns.copy())
     for _ in range(size >> 18):
@@ -181,7 +181,6 @@ def test_sixteen_million_equal_floats_are_all_counted(dtype, value, size):
 
 
 def test_one_block_of_more_than_sixteen_million_floats():
-    # BUG: as above.
     patterns = np.full((1 << 24) + 100, 0x3F80FFFF, "<u4")
     found = sketch("F32", patterns)
     assert found.n.tolist() == [len(patterns)]
@@ -211,7 +210,7 @@ def test_complete_codings_have_room_for_more():
 
 
 def test_sketches_of_different_codings_do_not_combine():
-    with pytest.raises(ValueError, match="bf16.*f16"):
+    with pytest.raises(ValueError, match=r"bf16.*f16"):
         combine(empty("bf16"), empty("f16"))
     with pytest.raises(ValueError, match="cannot combine"):
         combine()
@@ -234,3 +233,13 @@ def test_both_zeros_are_zeros_and_the_extremes_have_no_sign_of_zero(dtype):
     found = sketch(dtype, patterns_of(dtype, [-0.0, 0.0, -0.0]))
     assert (found.zeros, found.count) == (3, 3)
     assert (str(found.minimum), str(found.maximum)) == ("0.0", "0.0")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rounding_f64_makes_no_number_infinite_and_none_but_zero_zero(sign):
+    largest, smallest = float(np.finfo("<f4").max), 2.0**-149
+    numbers = [0.0, 5e-324, 1e-46, smallest / 2, 0.7 * smallest, 1.0, largest, 3.5e38, 1e300, np.inf, np.nan]
+    expected = [0.0, smallest, smallest, smallest, smallest, 1.0, largest, largest, largest, np.inf, np.nan]
+    found = sketch("F64", (sign * np.array(numbers)).view("<u8"))
+    assert_same(found, sketch("F32", (sign * np.array(expected)).astype("<f4").view("<u4")))
+    assert found.zeros == 1

@@ -34,15 +34,19 @@ def test_8_bit_values_are_those_of_ml_dtypes(coding):
     ml_dtypes = pytest.importorskip("ml_dtypes")
     spelling = coding.replace("f8", "float8") + ("fn" if coding == "f8_e4m3" else "")
     dtype = getattr(ml_dtypes, spelling.replace("float8_e4m3fnfn", "float8_e4m3fn"))
-    assert_same_values(code_table(coding).value, np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64))
+    assert_same_values(
+        code_table(coding).value, np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64)
+    )
 
 
 @pytest.mark.parametrize(
     ("coding", "pattern", "value"),
     [
-        ("f8_e4m3", 0x7E, 448.0), ("f8_e4m3", 0x08, 2**-6), ("f8_e4m3", 0x01, 2**-9), ("f8_e4m3", 0xFF, np.nan),
+        ("f8_e4m3", 0x7E, 448.0), ("f8_e4m3", 0x08, 2**-6), ("f8_e4m3", 0x01, 2**-9),
+        ("f8_e4m3", 0xFF, np.nan),
         ("f8_e4m3fnuz", 0x7F, 240.0), ("f8_e4m3fnuz", 0x01, 2**-10), ("f8_e4m3fnuz", 0x80, np.nan),
-        ("f8_e5m2", 0x7B, 57344.0), ("f8_e5m2", 0x01, 2**-16), ("f8_e5m2", 0xFC, -np.inf), ("f8_e5m2", 0x7D, np.nan),
+        ("f8_e5m2", 0x7B, 57344.0), ("f8_e5m2", 0x01, 2**-16),
+        ("f8_e5m2", 0xFC, -np.inf), ("f8_e5m2", 0x7D, np.nan),
         ("f8_e5m2fnuz", 0x7F, 57344.0), ("f8_e5m2fnuz", 0x01, 2**-17), ("f8_e5m2fnuz", 0x80, np.nan),
     ],
 )  # fmt: skip

@@ -10,9 +10,11 @@ from scipy import stats
 
 from engine.nouns.dtypes import DTYPES, code_table
 from engine.sketch import observe
+from engine.statistics.gaussianity import gaussian_entropy_bits
+from engine.statistics.moments import Moments
 from engine.statistics.quantiles import PROBABILITIES
 from engine.statistics.summary import Summary, codes_to_refine, summarise
-from tests.builders import COMPLETE, COUNTED, raw, refinement_of, values_of
+from tests.builders import COMPLETE, COUNTED, as_f32, raw, refinement_of, values_of
 from tests.tensors import NAMES, assert_moments, kept_by_the_filter, patterns, truth
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning:numpy")
@@ -24,7 +26,7 @@ def exact_summary(dtype: str, found: np.ndarray) -> Summary:
     if sketch.low_sum is None:
         return summarise(sketch)
     with np.errstate(all="ignore"):
-        narrow = found.view("<f8").astype("<f4").view("<u4") if dtype == "F64" else found
+        narrow = as_f32(dtype, found)
     return summarise(sketch, refinement_of(narrow, codes_to_refine(sketch)))
 
 
@@ -141,8 +143,7 @@ def gaussian_entropy(coding: str, mean: float, std: float) -> float:
 @each_tensor
 @each_dtype
 def test_entropy_of_the_gaussian_of_the_same_moments(case, dtype, tensor):
-    # BUG in gaussianity._centre: a cell wider than sigma that begins at the mean is taken for flat; see
-    # "two neighbours", where the mean lies on the edge of two cells.
+    # in "two neighbours" the mean lies on the edge of two cells that are wider than sigma
     s, values = case
     true = truth(values[np.isfinite(values)])
     coding = DTYPES[dtype].coding.name
@@ -156,9 +157,5 @@ def test_entropy_of_the_gaussian_of_the_same_moments(case, dtype, tensor):
 @pytest.mark.parametrize("std", [1e-8, 1e-4, 1e-2, 1.0])
 @pytest.mark.parametrize("coding", ["bf16", "f16", "f32", "f8_e4m3"])
 def test_entropy_of_gaussians_on_the_edge_of_a_cell(coding, mean, std):
-    # BUG in gaussianity._centre: as above; the entropy of f32 about 1 with sigma 1e-8 comes out below -1e7 bits.
-    from engine.statistics.gaussianity import gaussian_entropy_bits
-    from engine.statistics.moments import Moments
-
     found = gaussian_entropy_bits(coding, Moments(1.0, mean, std**2, 0.0, 3 * std**4))
     assert found == pytest.approx(gaussian_entropy(coding, mean, std), abs=1e-5)

@@ -1,0 +1,655 @@
+"""The named queries: what their files declare, that they run on any warehouse, and what they answer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import engine
+from engine.warehouse.store import Warehouse
+from tests.builders import patterns_of, values_of, write_tensors
+
+SQL = Path(__file__).resolve().parents[2] / "sql"
+QUERIES = sorted((SQL / "queries").glob("*.sql"))
+PAPER = sorted((SQL / "paper").glob("*.sql"))
+FILES = [pytest.param(path, id=path.stem) for path in QUERIES + PAPER]
+
+PARAMETER = re.compile(r"-- param (?P<name>[a-z_]+) = (?P<default>[^:]+): \S.*")
+COMMENT = re.compile(r"--.*")
+
+Array = NDArray[Any]
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Query:
+    question: str
+    defaults: dict[str, Any]
+    sql: str
+
+
+def read(path: Path) -> Query:
+    first, *rest = path.read_text(encoding="utf-8").splitlines()
+    defaults = {}
+    while match := PARAMETER.fullmatch(rest[0]):
+        defaults[match["name"]] = default(match["default"])
+        rest.pop(0)
+    return Query(first, defaults, "\n".join(rest))
+
+
+def default(text: str) -> Any:
+    if text == "NULL":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+@dataclass
+class Desk:
+    """Where questions are asked of one warehouse."""
+
+    connection: Any
+
+    def ask(self, name: str, **given: Any) -> Rows:
+        (path,) = [p for p in QUERIES + PAPER if p.stem == name]
+        query = read(path)
+        assert given.keys() <= query.defaults.keys()
+        cursor = self.connection.execute(query.sql, query.defaults | given)
+        columns = [column[0] for column in cursor.description]
+        return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+    def first(self, name: str, **given: Any) -> dict[str, Any]:
+        return self.ask(name, **given)[0]
+
+    def names(self, name: str, **given: Any) -> list[str]:
+        return [row["name"] for row in self.ask(name, **given)]
+
+
+# The files
+
+
+def test_there_are_enough_questions() -> None:
+    assert len(QUERIES) >= 16
+    assert {p.stem for p in PAPER} >= {"table1", "table5"}
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_asks_one_question_and_declares_the_parameters_that_it_uses(path: Path) -> None:
+    assert re.fullmatch(r"[a-z0-9_]+", path.stem)
+    query = read(path)
+    assert re.fullmatch(r"-- [A-Z][^?]*\?", query.question)
+    assert "-- param" not in query.sql, "a parameter line is malformed or out of its place"
+    code = COMMENT.sub("", query.sql)
+    assert set(re.findall(r"\$(\w+)", code)) == query.defaults.keys()
+    assert "ORDER BY" in code
+    assert code.count(";") == 1
+    assert code.rstrip().endswith(";")
+    if "LIMIT" in code:
+        assert code.rstrip().endswith("LIMIT $limit;")
+
+
+# The warehouses
+
+
+def bf16(values: Array) -> tuple[str, Array]:
+    return "BF16", patterns_of("BF16", values.ravel()).reshape(values.shape)
+
+
+def floats(tensor: tuple[str, Array]) -> Array:
+    return values_of(*tensor).ravel()
+
+
+def gaussian(seed: int, sigma: float, *shape: int) -> Array:
+    return np.random.default_rng(seed).normal(0, sigma, shape)
+
+
+def llama() -> dict[str, tuple[str, Array]]:
+    """Eight layers; sigma grows with depth, but for one; with a head tied to the embedding."""
+    rng = np.random.default_rng(1)
+    tensors = {"model.embed_tokens.weight": bf16(gaussian(2, 0.02, 96, 64))}
+    for layer in range(8):
+        prefix = f"model.layers.{layer}"
+        for i, module in enumerate(("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj", "mlp.down_proj")):
+            sigma = 0.02 * (1 + layer / 8) * (3 if (layer, module) == (5, "mlp.up_proj") else 1)
+            tensors[f"{prefix}.{module}.weight"] = bf16(gaussian(10 * layer + i, sigma, 64, 64))
+        tensors[f"{prefix}.input_layernorm.weight"] = bf16(np.ones(64))
+    heavy = gaussian(3, 0.02, 64, 64)
+    heavy[0, :4] = 2.0
+    tensors["model.layers.1.mlp.down_proj.weight"] = bf16(heavy)
+    tensors["model.layers.2.mlp.down_proj.weight"] = bf16(rng.laplace(0, 0.02, (64, 64)))
+    tensors["model.layers.3.mlp.down_proj.weight"] = bf16(rng.exponential(0.02, (64, 64)))
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    return tensors
+
+
+def tuned(base: Mapping[str, tuple[str, Array]]) -> dict[str, tuple[str, Array]]:
+    """The model with one matrix scaled, its embedding longer and its head dropped."""
+    tensors = {name: tensor for name, tensor in base.items() if name != "lm_head.weight"}
+    name = "model.layers.4.self_attn.q_proj.weight"
+    tensors[name] = bf16(1.5 * floats(base[name]).reshape(64, 64))
+    tensors["model.embed_tokens.weight"] = bf16(gaussian(4, 0.02, 100, 64))
+    return tensors
+
+
+def damaged() -> dict[str, tuple[str, Array]]:
+    """A bit of everything that a file can hold."""
+    holes = np.where(np.arange(128) % 2 == 0, 0.5, np.nan)
+    holes[1], holes[3], holes[5] = np.inf, np.inf, -np.inf
+    four = np.tile([-0.5, -0.25, 0.25, 0.5], 64).reshape(16, 16)
+    huge = gaussian(5, 1.0, 16, 16)
+    huge[0, 0], huge[1, 0], huge[1, 1] = 1e6, 1e-12, -1e-12
+    return {
+        "holes.weight": ("F16", patterns_of("F16", holes).reshape(8, 16)),
+        "nothing_left.weight": ("F32", np.full((2, 2), np.nan, "<f4")),
+        "dead.weight": ("F32", np.zeros((8, 8), "<f4")),
+        "constant.weight": ("F32", np.full((4, 8), 0.1, "<f4")),
+        "dead.bias": bf16(np.zeros(8)),
+        "four_values.weight": bf16(four),
+        "huge.weight": bf16(huge),
+        "tiny.weight": ("F32", gaussian(6, 1e-41, 8, 8).astype("<f4")),
+        "double.weight": ("F64", gaussian(7, 1.0, 8, 8)),
+        "eight.weight": ("F8_E4M3", patterns_of("F8_E4M3", gaussian(8, 1.0, 64)).reshape(8, 8)),
+        "empty.weight": ("F32", np.zeros((0, 4), "<f4")),
+        "scalar": ("F32", np.float32(0.0).reshape(())),
+        "ids": ("I64", np.arange(6, dtype="<i8").reshape(2, 3)),
+        "mask": ("BOOL", np.ones(4, np.uint8)),
+        "packed": ("F4", np.zeros((2, 4), np.uint8)),
+    }
+
+
+def convnext() -> dict[str, tuple[str, Array]]:
+    rng = np.random.default_rng(9)
+    tensors = {"convnext.embeddings.patch_embeddings.weight": bf16(gaussian(20, 0.05, 16, 3, 4, 4))}
+    for stage, layers in ((0, 2), (2, 11)):
+        for layer in range(layers):
+            prefix = f"convnext.encoder.stages.{stage}.layers.{layer}"
+            for i, module in enumerate(("pwconv1", "pwconv2")):
+                values = gaussian(100 * stage + 2 * layer + i, 0.02, 64, 16)
+                if (stage, layer, module) == (2, 10, "pwconv1"):
+                    values *= rng.random(values.shape) < 0.65
+                tensors[f"{prefix}.{module}.weight"] = bf16(values)
+                tensors[f"{prefix}.{module}.bias"] = bf16(gaussian(i, 0.1, 16))
+    return tensors
+
+
+def scan(path: Path, warehouse: Path, name: str) -> None:
+    engine.scan(path, warehouse=warehouse, name=name, workers=1)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("queries")
+
+
+@pytest.fixture(scope="module")
+def empty(home: Path) -> Iterator[Desk]:
+    with Warehouse(home / "empty.duckdb").writing():
+        pass
+    with Warehouse(home / "empty.duckdb").reading() as connection:
+        yield Desk(connection)
+
+
+@pytest.fixture(scope="module")
+def integers(home: Path) -> Iterator[Desk]:
+    tensors = {"ids": ("I64", np.arange(6, dtype="<i8")), "table": ("U8", np.zeros((3, 4), np.uint8))}
+    scan(write_tensors(home / "integers.safetensors", tensors), home / "integers.duckdb", "integers")
+    with Warehouse(home / "integers.duckdb").reading() as connection:
+        yield Desk(connection)
+
+
+@pytest.fixture(scope="module")
+def desk(home: Path) -> Iterator[Desk]:
+    base = llama()
+    checkpoints = {"model": base, "tuned": tuned(base), "damaged": damaged(), "convnext": convnext()}
+    for name, tensors in checkpoints.items():
+        path = write_tensors(home / f"{name}.safetensors", tensors)
+        scan(path, home / "filled.duckdb", name)
+    with Warehouse(home / "filled.duckdb").writing() as connection:
+        connection.execute(
+            "INSERT INTO subjects BY NAME SELECT * REPLACE (99 AS subject_id, 'unfinished' AS name, "
+            "NULL AS finished_at, 'running' AS status) FROM subjects WHERE subject_id = 1"
+        )
+        connection.execute(
+            "INSERT INTO tensors BY NAME SELECT * REPLACE (99 AS subject_id, 1000 + tensor_id AS tensor_id) "
+            "FROM tensors WHERE subject_id = 1"
+        )
+    with Warehouse(home / "filled.duckdb").reading() as connection:
+        yield Desk(connection)
+
+
+# On any warehouse
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_query_runs_on_an_empty_warehouse(path: Path, empty: Desk) -> None:
+    assert empty.ask(path.stem) == []
+
+
+LISTS_ALL = {
+    "dtypes",
+    "largest_tensors",
+    "layer_summary",
+    "not_counted",
+    "role_summary",
+    "subjects",
+    "table1",
+}
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_query_runs_where_nothing_is_counted(path: Path, integers: Desk) -> None:
+    rows = integers.ask(path.stem)
+    assert bool(rows) == (path.stem in LISTS_ALL)
+    if path.stem == "table1":
+        (row,) = rows
+        assert row["matrices"] == 0
+        assert row["kurtosis"] is None
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_query_divides_by_no_zero_and_leaves_unfinished_subjects_out(path: Path, desk: Desk) -> None:
+    query = read(path)
+    given = {"a": "model", "b": "tuned", "limit": None}
+    rows = desk.ask(path.stem, **{k: v for k, v in given.items() if k in query.defaults})
+    assert rows
+    assert all(name == name.lower() and name.isidentifier() for name in rows[0])
+    legal = {
+        "error_bound",
+        "value",
+        "low",
+        "high",
+    }  # a bound may be infinite, and a value that a tensor holds
+    for row in rows:
+        for column, value in row.items():
+            assert column in legal or not isinstance(value, float) or math.isfinite(value), (column, row)
+    if path.stem != "subjects":
+        assert not any("unfinished" in row.values() for row in rows)
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_subject_and_limit_choose_rows(path: Path, desk: Desk) -> None:
+    query = read(path)
+    every = {"limit": None} if "limit" in query.defaults else {}
+    if "subject" in query.defaults:
+        everything = desk.ask(path.stem, **every)
+        for subject in ("model", "damaged", "nobody"):
+            rows = desk.ask(path.stem, subject=subject, **every)
+            here = [
+                r for r in everything if subject in (r.get("subject"), r.get("subject_a"), r.get("subject_b"))
+            ]
+            assert len(rows) == len(here)
+    if "limit" in query.defaults:
+        given = {k: v for k, v in {"a": "model", "b": "tuned"}.items() if k in query.defaults}
+        assert [*map(repr, desk.ask(path.stem, limit=1, **given))] == [
+            *map(repr, desk.ask(path.stem, limit=None, **given)[:1])
+        ]
+
+
+# Shape
+
+
+def test_a_planted_heavy_tail_comes_first(desk: Desk) -> None:
+    row = desk.first("heaviest_tails", subject="model")
+    assert row["name"] == "model.layers.1.mlp.down_proj.weight"
+    x = floats(llama()[row["name"]])
+    d = x - x.mean()
+    assert row["kurtosis"] == pytest.approx((d**4).mean() / (d**2).mean() ** 2)
+
+
+def test_a_far_element_is_measured_in_sigmas(desk: Desk) -> None:
+    row = desk.first("widest_magnitudes", subject="model")
+    assert row["name"] == "model.layers.1.mlp.down_proj.weight"
+    x = floats(llama()[row["name"]])
+    assert row["max_abs"] == 2
+    assert row["max_abs_sigmas"] == pytest.approx(2 / x.std())
+
+
+def test_the_skewed_matrix_comes_first(desk: Desk) -> None:
+    assert desk.names("skewed_tensors", subject="model")[0] == "model.layers.3.mlp.down_proj.weight"
+
+
+def test_departures_from_gaussian_put_the_exponential_and_the_laplace_first(desk: Desk) -> None:
+    rows = desk.ask("departures_from_gaussian", subject="model", limit=3)
+    assert {f"model.layers.{i}.mlp.down_proj.weight" for i in (2, 3)} <= {r["name"] for r in rows}
+    assert {r["shape_class"] for r in rows} >= {"sharp"}
+
+
+def test_sharp_layers_name_the_role(desk: Desk) -> None:
+    rows = {r["layer"]: r for r in desk.ask("sharp_layers", subject="model")}
+    assert 0 not in rows
+    assert (rows[2]["sharp"], rows[2]["matrices"], rows[2]["roles"]) == (1, 4, "output")
+
+
+def test_outliers_are_where_they_were_planted(desk: Desk) -> None:
+    row = desk.first("outlier_share", subject="model")
+    assert (row["layer"], row["role"], row["matrices"]) in [(2, "output", 1), (3, "output", 1)]
+    shares = {(r["layer"], r["role"]): r for r in desk.ask("outlier_share", subject="model", limit=None)}
+    x = floats(llama()["model.layers.6.self_attn.k_proj.weight"])
+    outside = (np.abs(x - x.mean()) > 3 * x.std()).mean()
+    assert shares[6, "key"]["outlier_ratio"] == pytest.approx(outside)
+
+
+# Depth and roles
+
+
+def test_sigma_by_depth_is_the_sigma_of_each_layer(desk: Desk) -> None:
+    rows = desk.ask("sigma_by_depth", subject="model", role="query")
+    assert [r["layer"] for r in rows] == list(range(8))
+    for row in rows:
+        name = f"model.layers.{row['layer']}.self_attn.q_proj.weight"
+        assert row["std"] == pytest.approx(floats(llama()[name]).std())
+    assert all(b["std"] > a["std"] for a, b in pairwise(rows))
+
+
+def test_the_odd_one_of_a_role_comes_first(desk: Desk) -> None:
+    row = desk.first("odd_ones_out", subject="model")
+    assert row["name"] == "model.layers.5.mlp.up_proj.weight"
+    assert row["deviations"] > 3
+    assert row["std"] > 2 * row["role_std"]
+
+
+def test_summaries_by_role_and_layer_add_up_to_the_subject(desk: Desk) -> None:
+    elements = sum(np.size(array) for _, array in llama().values())
+    for name in ("role_summary", "layer_summary", "dtypes"):
+        assert sum(r["n"] for r in desk.ask(name, subject="model")) == elements
+    (pooled,) = [r for r in desk.ask("role_summary", subject="model") if r["role"] == "key"]
+    x = np.concatenate([floats(t) for n, t in llama().items() if "k_proj" in n])
+    assert (pooled["matrices"], pooled["std"]) == (8, pytest.approx(x.std()))
+
+
+# Damage and structure
+
+
+def test_dead_and_constant_tensors_are_found(desk: Desk) -> None:
+    rows = desk.ask("dead_or_constant", subject="damaged")
+    assert [(r["name"], r["kind"]) for r in rows] == [
+        ("holes.weight", "constant"),
+        ("dead.weight", "dead"),
+        ("constant.weight", "constant"),
+        ("dead.bias", "dead"),
+    ]
+    values = {r["name"]: r["value"] for r in rows}
+    assert values["constant.weight"] == np.float32(0.1)
+    norms = desk.names("dead_or_constant", subject="model")
+    assert norms == [f"model.layers.{i}.input_layernorm.weight" for i in range(8)]
+
+
+def test_non_finite_elements_are_counted(desk: Desk) -> None:
+    rows = desk.ask("non_finite")
+    assert [(r["name"], r["nan"], r["pos_inf"], r["neg_inf"]) for r in rows] == [
+        ("holes.weight", 61, 2, 1),
+        ("nothing_left.weight", 4, 0, 0),
+    ]
+    assert [r["non_finite_ratio"] for r in rows] == [0.5, 1]
+
+
+def test_zeros_are_counted(desk: Desk) -> None:
+    (row,) = [r for r in desk.ask("sparsity", subject="convnext") if "layers.10.pwconv1" in r["name"]]
+    x = floats(convnext()[row["name"]])
+    assert (row["zeros"], row["zero_ratio"]) == ((x == 0).sum(), (x == 0).mean())
+
+
+def test_small_values_are_those_below_a_thousandth(desk: Desk) -> None:
+    row = desk.first("small_values", subject="convnext")
+    x = floats(convnext()[row["name"]])
+    assert row["name"] == "convnext.encoder.stages.2.layers.10.pwconv1.weight"
+    assert row["small_ratio"] == (np.abs(x) < 1e-3).mean()
+    assert row["zero_ratio"] == (x == 0).mean()
+    assert row["kurtosis_3s"] > row["kurtosis_3s_floor"]
+
+
+def test_tensors_that_are_not_counted_say_why(desk: Desk) -> None:
+    reasons = {r["name"]: r["reason"] for r in desk.ask("not_counted", subject="damaged")}
+    assert reasons == {"ids": "integer", "mask": "boolean", "packed": "packed 4-bit float"}
+
+
+def test_tied_weights_are_duplicates(desk: Desk) -> None:
+    (row,) = desk.ask("duplicates", subject="model")
+    assert set(row["names"]) == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert (row["copies"], row["n"]) == (2, 96 * 64)
+
+
+def test_the_largest_tensor_has_its_bytes_and_share(desk: Desk) -> None:
+    row = desk.first("largest_tensors", subject="tuned")
+    total = sum(array.nbytes for _, array in tuned(llama()).values())
+    assert (row["name"], row["bytes"]) == ("model.embed_tokens.weight", 100 * 64 * 2)
+    assert row["share"] == pytest.approx(100 * 64 * 2 / total)
+    sizes = {r["name"]: r["bytes"] for r in desk.ask("largest_tensors", subject="damaged")}
+    assert (sizes["packed"], sizes["mask"], sizes["ids"], sizes["double.weight"]) == (8, 4, 48, 512)
+
+
+def test_subjects_tell_what_was_scanned(desk: Desk) -> None:
+    rows = {r["subject"]: r for r in desk.ask("subjects")}
+    assert list(rows) == ["model", "tuned", "damaged", "convnext", "unfinished"]
+    assert (rows["damaged"]["tensors"], rows["damaged"]["counted"]) == (15, 12)
+    assert rows["model"]["bytes"] == sum(array.nbytes for _, array in llama().values())
+    assert rows["model"]["seconds"] >= 0
+    assert (rows["unfinished"]["status"], rows["unfinished"]["seconds"]) == ("running", None)
+
+
+def test_bytes_of_the_number_formats_add_up(desk: Desk) -> None:
+    rows = {r["dtype"]: r for r in desk.ask("dtypes", subject="damaged")}
+    (subject,) = desk.ask("subjects", subject="damaged")
+    assert sum(r["bytes"] for r in rows.values()) == subject["bytes"]
+    assert (rows["I64"]["counted"], rows["I64"]["n"], rows["F8_E4M3"]["bytes"]) == (0, 6, 64)
+
+
+# Two subjects
+
+
+def test_changed_tensors_are_those_that_were_tuned(desk: Desk) -> None:
+    rows = desk.ask("changed_tensors", a="model", b="tuned")
+    assert [r["name"] for r in rows] == [
+        "model.layers.4.self_attn.q_proj.weight",
+        "model.embed_tokens.weight",
+    ]
+    assert rows[0]["std_difference"] == pytest.approx(0.5 * rows[0]["std_a"], rel=1e-3)
+    assert desk.ask("changed_tensors", a="model", b="model") == []
+    assert desk.ask("changed_tensors", a="model", b="nobody") == []
+
+
+def test_mismatched_tensors_differ_in_name_or_shape(desk: Desk) -> None:
+    rows = desk.ask("mismatched_tensors", a="model", b="tuned")
+    assert [(r["name"], r["shape_a"], r["shape_b"]) for r in rows] == [
+        ("lm_head.weight", [96, 64], None),
+        ("model.embed_tokens.weight", [96, 64], [100, 64]),
+    ]
+
+
+def test_a_tuned_model_is_related_to_its_base(desk: Desk) -> None:
+    (row,) = desk.ask("related_subjects")
+    assert (row["subject_a"], row["subject_b"], row["equal_tensors"]) == ("model", "tuned", 31)
+    assert desk.ask("related_subjects", subject="convnext") == []
+
+
+# Values
+
+
+def test_exact_values_are_counted_one_by_one(desk: Desk) -> None:
+    rows = desk.ask("exact_values", subject="damaged", tensor="four_values.weight")
+    assert [(r["value"], r["n"], r["ratio"]) for r in rows] == [
+        (v, 64, 0.25) for v in (-0.5, -0.25, 0.25, 0.5)
+    ]
+    assert all(r["low"] == r["value"] == r["high"] for r in rows)
+    (zero,) = desk.ask("exact_values", subject="damaged", tensor="dead.bias")
+    assert (zero["value"], zero["n"]) == (0, 8)
+
+
+def test_few_distinct_values_come_first(desk: Desk) -> None:
+    rows = {r["name"]: r for r in desk.ask("distinct_values", subject="damaged")}
+    row = rows["four_values.weight"]
+    assert (row["distinct_values"], row["bits"], row["entropy"]) == (4, 2, 2)
+    x = floats(damaged()["huge.weight"])
+    assert rows["huge.weight"]["distinct_values"] == len(np.unique(x))
+    assert "double.weight" not in rows
+
+
+def test_entropy_says_what_a_coder_needs(desk: Desk, home: Path) -> None:
+    four = damaged()["four_values.weight"]
+    scan(
+        write_tensors(
+            home / "four.safetensors", {"a.weight": four, "b.weight": ("F32", np.ones((4, 4), "<f4"))}
+        ),
+        home / "four.duckdb",
+        "four",
+    )
+    with Warehouse(home / "four.duckdb").reading() as connection:
+        (row,) = Desk(connection).ask("compressibility")
+        entropies = {r["dtype"]: r["entropy"] for r in Desk(connection).ask("entropy_by_role")}
+    assert (row["bytes"], row["coded_bytes"]) == (256 * 2 + 16 * 4, 256 * 2 / 8 + 16 * 2)
+    assert row["saved_ratio"] == pytest.approx(1 - 96 / 576)
+    assert entropies == {"BF16": 2, "F32": 0}
+
+
+def test_elements_out_of_range_of_a_format_are_counted(desk: Desk) -> None:
+    rows = {r["name"]: r for r in desk.ask("out_of_range", subject="damaged")}
+    assert next(iter(rows)) == "huge.weight"
+    assert (rows["huge.weight"]["too_large"], rows["huge.weight"]["too_small"]) == (1, 2)
+    assert rows["tiny.weight"]["too_small"] == 64
+    wide = {r["name"]: r for r in desk.ask("out_of_range", subject="damaged", largest=0.3, smallest=0)}
+    assert wide["four_values.weight"]["too_large"] == 128
+
+
+def test_quantiles_are_elements_in_order(desk: Desk) -> None:
+    (row,) = [r for r in desk.ask("quantile_table", subject="model") if "0.self_attn.q_proj" in r["name"]]
+    x = np.sort(floats(llama()[row["name"]]))
+    assert (row["min"], row["max"]) == (x[0], x[-1])
+    cuts = [row[c] for c in ("min", "p001", "p01", "p05", "p25", "p50", "p75", "p95", "p99", "p999", "max")]
+    assert cuts == sorted(cuts)
+    for column, p in (("p01", 0.01), ("p50", 0.5), ("p75", 0.75)):
+        assert row[column] == pytest.approx(np.quantile(x, p))
+
+
+@pytest.mark.parametrize("bins", [1, 7, 40])
+def test_a_histogram_counts_every_element_in_its_range(desk: Desk, bins: int) -> None:
+    name = "model.layers.0.self_attn.q_proj.weight"
+    rows = desk.ask("histogram", subject="model", tensor=name, bins=bins)
+    (cuts,) = [r for r in desk.ask("quantile_table", subject="model") if r["name"] == name]
+    x = floats(llama()[name])
+    inside = x[(x >= cuts["p001"]) & (x <= cuts["p999"])]
+    assert [r["bin"] for r in rows] == list(range(bins))
+    assert sum(r["n"] for r in rows) == len(inside)
+    assert rows[0]["low"] == cuts["p001"]
+    assert rows[-1]["high"] == pytest.approx(cuts["p999"])
+    for row in rows:
+        slack = 1e-9 * (row["high"] - row["low"])
+        at_least = ((inside >= row["low"] + slack) & (inside < row["high"] - slack)).sum()
+        at_most = ((inside >= row["low"] - slack) & (inside <= row["high"] + slack)).sum()
+        assert at_least <= row["n"] <= at_most
+        assert row["ratio"] == row["n"] / len(x)
+    if bins == 40:
+        assert sum(r["gaussian_n"] for r in rows) == pytest.approx(0.998 * len(x), rel=0.01)
+        assert rows[20]["gaussian_n"] == pytest.approx(rows[20]["n"], rel=0.3)
+
+
+def test_a_histogram_without_spread_is_one_bin(desk: Desk) -> None:
+    (row,) = desk.ask("histogram", subject="model", tensor="model.layers.0.input_layernorm.weight")
+    assert (row["low"], row["high"], row["n"], row["gaussian_n"]) == (1, 1, 64, None)
+
+
+# The filter and the paper's tables
+
+
+def paper_numbers(x: Array, sigmas: float = 3, floor: float = 0) -> tuple[float, float, float]:
+    """Ratio, skewness and kurtosis, as the paper defines them."""
+    kept = x[(np.abs(x - x.mean()) <= sigmas * x.std()) & (np.abs(x) >= floor)]
+    d = kept - kept.mean()
+    m2 = (d**2).mean()
+    return len(kept) / len(x), (d**3).mean() / m2**1.5, (d**4).mean() / m2**2
+
+
+def test_a_sweep_at_three_sigma_is_the_stored_filter(desk: Desk) -> None:
+    stored = {r["subject"]: r for r in desk.ask("table1")}
+    for row in desk.ask("filter_sweep"):
+        if row["sigmas"] == 3 and row["subject"] != "damaged":
+            table = stored[row["subject"]]
+            assert row["matrices"] == table["matrices"]
+            assert 100 * row["ratio"] == pytest.approx(table["ratio_percent"], rel=1e-12)
+            assert row["kurtosis"] == pytest.approx(table["kurtosis"], rel=1e-9)
+            assert row["skewness"] == pytest.approx(table["skewness"], abs=1e-9)
+
+
+@pytest.mark.parametrize("floor", [0, 1e-3])
+def test_a_sweep_is_the_filter_at_every_threshold(desk: Desk, floor: float) -> None:
+    matrices = [floats(t) for t in convnext().values() if t[1].ndim > 1]
+    rows = desk.ask("filter_sweep", subject="convnext", floor=floor)
+    assert [r["sigmas"] for r in rows] == [1, 1.5, 2, 2.5, 3, 4]
+    for row in rows:
+        ratio, skewness, kurtosis = np.mean(
+            [paper_numbers(x, row["sigmas"], floor) for x in matrices], axis=0
+        )
+        assert row["ratio"] == pytest.approx(ratio)
+        assert row["skewness"] == pytest.approx(skewness, abs=1e-9)
+        assert row["kurtosis"] == pytest.approx(kurtosis)
+
+
+def test_a_sweep_shows_what_a_gaussian_would_keep(desk: Desk) -> None:
+    for row in desk.ask("filter_sweep", subject="convnext"):
+        t = row["sigmas"]
+        inside = math.erf(t / math.sqrt(2))
+        edge = math.exp(-t * t / 2) / math.sqrt(2 * math.pi) / inside
+        assert row["gaussian_ratio"] == pytest.approx(inside)
+        fourth, variance = 3 - 2 * (t**3 + 3 * t) * edge, 1 - 2 * t * edge
+        assert row["gaussian_kurtosis"] == pytest.approx(fourth / variance**2)
+
+
+@pytest.mark.parametrize(("subject", "make"), [("model", llama), ("convnext", convnext)])
+def test_table_1_is_the_paper_s(desk: Desk, subject: str, make: Callable[[], Any]) -> None:
+    numbers = np.array([paper_numbers(floats(t)) for t in make().values() if t[1].ndim > 1])
+    ratio, skewness, kurtosis = numbers.T
+    (row,) = desk.ask("table1", subject=subject)
+    assert list(row) == [
+        "subject", "matrices", "ratio", "ratio_percent", "skewness", "skewness_std", "kurtosis", "kurtosis_std",
+    ]  # fmt: skip
+    assert (row["subject"], row["matrices"]) == (subject, len(numbers))
+    assert row["ratio_percent"] == pytest.approx(100 * ratio.mean())
+    assert row["skewness"] == pytest.approx(skewness.mean())
+    assert row["skewness_std"] == pytest.approx(skewness.std(ddof=1))
+    assert row["kurtosis"] == pytest.approx(kurtosis.mean())
+    assert row["kurtosis_std"] == pytest.approx(kurtosis.std(ddof=1))
+
+
+def test_table_1_has_a_row_for_each_complete_subject(desk: Desk) -> None:
+    assert [r["subject"] for r in desk.ask("table1")] == ["model", "tuned", "damaged", "convnext"]
+
+
+def test_table_5_is_the_paper_s(desk: Desk) -> None:
+    rows = desk.ask("table5", subject="convnext")
+    places = [(r["part"], r["layer"], r["module"]) for r in rows]
+    stages = [("stage 0", range(2)), ("stage 2", range(11))]
+    assert places[:-1] == [(p, i, m) for p, layers in stages for i in layers for m in ("pwconv1", "pwconv2")]
+    assert places[-1][1] is None
+    for row in rows[:-1]:
+        stage = row["part"].split()[1]
+        x = floats(
+            convnext()[f"convnext.encoder.stages.{stage}.layers.{row['layer']}.{row['module']}.weight"]
+        )
+        ratio, _, kurtosis = paper_numbers(x)
+        assert row["ratio_3s"] == pytest.approx(ratio)
+        assert row["kurtosis_3s"] == pytest.approx(kurtosis)
+        assert row["kurtosis_3s_floor"] == pytest.approx(paper_numbers(x, floor=1e-3)[2])
+        assert row["small_ratio"] == pytest.approx((np.abs(x) < 1e-3).mean())
+        assert row["matrices"] == 1
+
+
+def test_numbers_that_may_be_off_are_those_of_wide_floats(desk: Desk) -> None:
+    rows = desk.ask("inexact_numbers", limit=None)
+    assert rows
+    assert {r["name"] for r in rows} <= {f"{n}.weight" for n in ("dead", "constant", "tiny", "double")} | {
+        "scalar"
+    }
+    bounds = [r["error_bound"] for r in rows]
+    assert bounds == sorted(bounds, reverse=True)
