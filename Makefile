@@ -11,18 +11,18 @@ MODEL = $(shell $(BIN)/python -c "from importlib.util import find_spec as f; pri
 .PHONY: demo test lint types slow clean
 
 .venv/core: pyproject.toml constraints.txt
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'gaussmeter needs Python 3.11 or newer')"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable .
-	touch $@
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'gaussmeter needs Python 3.11 or newer')"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
 
 .venv/demo: .venv/core
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
-	touch $@
+	@$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
 
 .venv/dev: .venv/demo
-	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
-	touch $@
+	@$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+	@touch $@
 
 demo: .venv/demo
 	@mkdir -p .demo

@@ -91,7 +91,7 @@ NOT_OURS = {
         "INSERT INTO schema_migrations VALUES ('20240101')",
     ),
     "only a view": lambda p: change(p, "CREATE VIEW v AS SELECT 1 AS one"),
-    "a sqlite database": _sqlite,
+    "a sqlite database": lambda p: _sqlite(p),  # noqa: PLW0108 - defined below
 }
 
 
