@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from engine.version import __version__
+
 if TYPE_CHECKING:
     from engine.verbs.check import check
     from engine.verbs.look import ls, show
@@ -18,9 +20,7 @@ if TYPE_CHECKING:
     from engine.verbs.query import sql
     from engine.verbs.scan import dry_run, scan
 
-__version__ = "0.1.0"
-
-__all__ = ["check", "dry_run", "ls", "paper", "scan", "show", "sql"]
+__all__ = ["__version__", "check", "dry_run", "ls", "paper", "scan", "show", "sql"]
 
 _HOMES = {
     "check": "check",
@@ -40,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return __all__

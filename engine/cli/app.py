@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from engine import __version__
 from engine.cli import ask, scanning
 from engine.cli.output import complain, prepare_streams
 from engine.errors import GaussmeterError
+from engine.version import __version__
 
 app = typer.Typer(
     name="gaussmeter",

@@ -6,9 +6,9 @@ import hashlib
 
 import numpy as np
 
-from engine import __version__
 from engine.errors import WarehouseError
 from engine.nouns.dtypes import CODINGS, code_table
+from engine.version import __version__
 from engine.warehouse.columns import arrow, insert_arrow
 from engine.warehouse.rows import Connection, all_rows, first_row, one_value
 from engine.warehouse.sql_files import scripts

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from engine import __version__
 from engine.execution.fold import Partial
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Checkpoint
 from engine.sketch import Sketch
+from engine.version import __version__
 from engine.warehouse.rows import Connection, all_rows, first_row, one_value
 
 Spec = Mapping[str, object]

@@ -18,7 +18,7 @@ import engine
 from engine.errors import ConfigError
 from engine.nouns.events import Planned
 from tests.builders import Tensors, f32, pack_tensors, patterns_of, write, write_sharded, write_tensors
-from tests.integration.helpers import gaussmeter, no_file_added, normal
+from tests.integration.helpers import gaussmeter, made, no_file_added, normal
 
 NAN, INF = float("nan"), float("inf")
 
@@ -62,8 +62,6 @@ DAMAGE = {
 
 def test_a_sound_checkpoint_has_no_findings(tmp_path):
     path = write_tensors(tmp_path / "m.safetensors", sound())
-    report = engine.check(path)
-    assert (report.findings, report.tensors) == ((), 5)
     ran = gaussmeter("check", path, cwd=tmp_path)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == "m: 5 tensors, nothing wrong\n"
@@ -73,8 +71,6 @@ def test_a_sound_checkpoint_has_no_findings(tmp_path):
 def test_a_damaged_tensor_is_found_among_sound_ones(tmp_path, problem):
     tensor, detail = DAMAGE[problem]
     path = write_tensors(tmp_path / "m.safetensors", sound() | {"bad": tensor})
-    (finding,) = engine.check(path).findings
-    assert (finding.where, finding.problem, finding.detail) == ("bad", problem, detail)
     ran = gaussmeter("check", path, cwd=tmp_path)
     assert (ran.code, ran.err) == (1, "")
     assert ran.out.splitlines()[1].split() == ["bad", problem, *detail.split()]
@@ -113,8 +109,8 @@ def test_a_finite_double_beyond_single_precision_is_not_infinite_or_zero(tmp_pat
 @pytest.mark.parametrize(("limit", "found"), [(0.9, True), (1.0, False), (1e9, False)])
 def test_what_is_too_large_is_the_users_to_say(tmp_path, limit, found):
     path = write_tensors(tmp_path / "m.safetensors", {"a": f32(-1.0, 0.5)})
-    assert of(path, max_magnitude=limit) == ([("a", "magnitude")] if found else [])
-    assert gaussmeter("check", path, "--max-magnitude", limit).code == int(found)
+    ran = gaussmeter("check", path, "--max-magnitude", limit)
+    assert (ran.code, "magnitude" in ran.out) == (int(found), found)
 
 
 # Ignoring
@@ -123,8 +119,6 @@ def test_what_is_too_large_is_the_users_to_say(tmp_path, limit, found):
 def test_kinds_of_findings_can_be_left_out(tmp_path):
     path = write_tensors(tmp_path / "m.safetensors", {"a": with_values("F32", NAN, INF)})
     assert of(path, ignore_problems=["nan"]) == [("a", "infinite")]
-    assert of(path, ignore_problems=["nan", "infinite"]) == []
-    assert gaussmeter("check", path, "--ignore", "nan").code == 1
     assert gaussmeter("check", path, "--ignore", "nan", "--ignore", "infinite").code == 0
 
 
@@ -157,7 +151,6 @@ def test_a_truncated_file_is_damaged(tmp_path):
 )  # fmt: skip
 def test_any_other_damage_is_a_finding_too(tmp_path, data):
     assert of(write(tmp_path / "m.safetensors", data))[0][1] == "damaged"
-    assert gaussmeter("check", tmp_path).code == 1
 
 
 def test_a_tensor_that_the_index_names_and_no_shard_has_is_missing(tmp_path):
@@ -168,7 +161,6 @@ def test_a_tensor_that_the_index_names_and_no_shard_has_is_missing(tmp_path):
     report = engine.check(tmp_path)
     assert problems(report) == [("not.there", "missing"), ("b", "nan")]  # the rest is looked at nevertheless
     assert "model-00002-of-00002.safetensors" in report.findings[0].detail
-    assert gaussmeter("check", index).code == 1
     assert gaussmeter("check", index, "--ignore", "missing", "--ignore", "nan").code == 0
 
 
@@ -261,11 +253,10 @@ def test_a_subject_of_the_warehouse_is_checked_without_its_file(tmp_path):
     folder = tmp_path / "place"
     path = write_tensors(folder / "m.safetensors", sound() | {"bad": DAMAGE["nan"][0]})
     warehouse = tmp_path / "w.duckdb"
-    engine.scan(path, warehouse=warehouse)
+    engine.scan(path, warehouse=made(warehouse))
     expected = engine.check(path)
     shutil.rmtree(folder)
     for wanted in ("m", "1"):
-        assert problems(engine.check(wanted, warehouse=warehouse)) == problems(expected) == [("bad", "nan")]
         ran = gaussmeter("check", wanted, "-w", warehouse, cwd=tmp_path)
         assert (ran.code, ran.err) == (1, "")
     assert engine.check("m", warehouse=warehouse) == expected
@@ -276,7 +267,7 @@ def test_a_subject_of_the_warehouse_is_checked_without_its_file(tmp_path):
 def test_a_place_comes_before_a_subject_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_tensors(tmp_path / "m" / "a.safetensors", {"a": f32(1, 2)})
-    engine.scan("m", warehouse="w.duckdb")
+    engine.scan("m", warehouse=made(Path("w.duckdb")))
     os.utime(tmp_path / "m" / "a.safetensors")
     write_tensors(tmp_path / "m" / "a.safetensors", {"a": f32(NAN, 2)})
     assert of(Path("m"), warehouse="w.duckdb") == [("a", "nan")]
@@ -284,7 +275,7 @@ def test_a_place_comes_before_a_subject_of_that_name(tmp_path, monkeypatch):
 
 def test_checking_a_place_enters_no_warehouse(tmp_path):
     path, warehouse = write_tensors(tmp_path / "m.safetensors", sound()), tmp_path / "w.duckdb"
-    engine.scan(path, warehouse=warehouse)
+    engine.scan(path, warehouse=made(warehouse))
     before = warehouse.read_bytes()
     engine.check(path, warehouse=warehouse)
     assert warehouse.read_bytes() == before
@@ -335,8 +326,6 @@ def test_json_has_everything(tmp_path):
         "tensors": 6,
         "findings": [{"where": 'q"uo\nte\x1b', "problem": "nan", "detail": "1 of 48 elements are NaN"}],
     }
-    told = json.loads(gaussmeter("check", path, "-f", "json", "--ignore", "nan").out)
-    assert (told["ok"], told["findings"]) == (True, [])
 
 
 def test_csv_has_the_findings(tmp_path):

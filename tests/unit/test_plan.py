@@ -224,8 +224,6 @@ def test_a_plan_over_the_budget_is_refused_with_all_numbers_and_the_worst_task()
 
 @pytest.mark.parametrize(("workers", "exact"), [(1, False), (9, False), (1, True)])
 def test_the_numbers_of_a_refusal_add_up(workers, exact):
-    # BUG in engine.plan._refuse: it names all workers although plan_scan counts only as many as there are
-    # tasks, and it leaves out what the second pass takes.
     limits = Limits(workers=workers, memory_bytes=MIB)
     with pytest.raises(BudgetError) as caught:
         plan_scan(imagine(("F32", (1 << 23,))), ALL, limits, {}, exact=exact)

@@ -101,12 +101,19 @@ CLUMP = st.tuples(
 
 
 @example([(0.0, 20), (ABOVE_FLOOR, 1), (BELOW_FLOOR, 1), (np.float32(0.0012), 2)])
+@example(
+    [(0.0, 5), (7.121641e-4, 1), (9.994507e-4, 5), (1.00708e-3, 1), (2.3659472e-3, 10), (2.3710846e-3, 2)]
+)
+@example(
+    [(0.0, 42), (BELOW_FLOOR, 6), (1.00708e-3, 1), (1.8993786e-3, 1), (1.9318089e-3, 3), (2.4666043e-3, 5)]
+)
 @given(st.lists(CLUMP, min_size=1, max_size=5))
 @settings(max_examples=200)
 def test_clumps_on_either_side_of_the_floor_are_within_the_bound(clumps):
     # a cut cell that holds most of what is kept may leave more than any of its corners tells
-    x = np.concatenate([np.full(n, value, np.float64) for value, n in clumps])
-    for f in one_pass(from_values(*x)).filtered:
+    found = from_values(*np.concatenate([np.full(n, value, np.float64) for value, n in clumps]))
+    x = finite_values(found)
+    for f in one_pass(found).filtered:
         if f.kept > 1 and not on_a_knife_edge(x, truth(x), f.sigmas):
             assert not outside_the_bound(f, x, truth(x)), f
 
@@ -247,3 +254,14 @@ def test_one_value_is_kept_whole_or_not_bounded(value):
     x = finite_values(from_values(*3 * [value]))
     for f in one_pass(from_values(*3 * [value])).filtered:
         assert not outside_the_bound(f, x, truth(x)), f
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1.5, -0.02, 1.99999988, 1e-45, 3.4e38])
+def test_a_constant_tensor_is_exact_after_one_pass(value):
+    found = from_values(*5 * [value])
+    s, (exact, *_) = one_pass(found), finite_values(found)
+    assert set(s.quantiles.values()) == {exact}
+    assert s.small == (5 if abs(exact) < 1e-3 else 0)
+    for f in s.filtered:
+        kept = 5 if abs(exact) >= f.floor else 0
+        assert (f.kept, f.ratio, f.error_bound) == (kept, kept / 5, 0)
