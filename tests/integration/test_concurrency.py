@@ -265,7 +265,7 @@ def test_a_foreign_holder_is_waited_for_by_writers_and_readers(held, tmp_path):
     assert time.monotonic() - began >= 3
     events = [e for e in waited.events if isinstance(e, Waiting)]
     assert len(events) > 5
-    assert all(str(pid) in e.holder for e in events)
+    assert str(pid) in events[0].holder  # later it may be the reader
     assert [e.seconds for e in events] == sorted(e.seconds for e in events)
     assert report.status == "scanned"
     read = finish(reader)
