@@ -1,108 +1,61 @@
+-- What layers, roles and subjects look like. mean, std, skewness and kurtosis are those of all elements of a
+-- group's matrices taken together; the numbers at 3 sigma, small_ratio and entropy are means over the matrices.
 -- Central sums roll up by the two-level form: with d = mean_i - mean,
 --   M2 = sum(m2 + n d^2), M3 = sum(m3 + 3 d m2 + n d^3), M4 = sum(m4 + 4 d m3 + 6 d^2 m2 + n d^4).
--- `pooled` is the distribution of all elements of the matrices of a group taken together.
 
-CREATE OR REPLACE MACRO pooled_moments(with_role, with_layer) AS TABLE
-WITH matrices AS (
+CREATE OR REPLACE MACRO rollup(by_layer, by_role) AS TABLE
+WITH grouped AS (
     SELECT
-        subject_id,
-        CASE WHEN with_layer THEN part END AS part,
-        CASE WHEN with_layer THEN layer END AS layer,
-        CASE WHEN with_role THEN role END AS role,
-        finite::DOUBLE AS n, mean, m2, m3, m4
+        * EXCLUDE (part, layer, role),
+        CASE WHEN by_layer THEN part END AS part,
+        CASE WHEN by_layer THEN layer END AS layer,
+        CASE WHEN by_role THEN role END AS role,
+        CASE WHEN is_matrix THEN finite::DOUBLE END AS k  -- elements that count in the pooled moments
     FROM tensor_stats
-    WHERE is_matrix
 ),
 centred AS (
-    SELECT *, mean - fsum(n * mean) OVER g / fsum(n) OVER g AS d, fsum(n * mean) OVER g / fsum(n) OVER g AS centre
-    FROM matrices
+    SELECT *, fsum(k * mean) OVER g / fsum(k) OVER g AS centre, mean - centre AS d
+    FROM grouped
     WINDOW g AS (PARTITION BY subject_id, part, layer, role)
 ),
 summed AS (
     SELECT
-        subject_id, part, layer, role,
-        fsum(n) AS pooled_n,
+        subject_id, subject, part, layer, role,
+        count(*) AS tensors,
+        count(*) FILTER (is_matrix) AS matrices,
+        count(*) FILTER (reason IS NOT NULL) AS not_counted,
+        sum(n)::UBIGINT AS n,
+        sum(zeros)::UBIGINT AS zeros,
+        sum(nan)::UBIGINT AS nan,
+        sum(pos_inf + neg_inf)::UBIGINT AS inf,
         any_value(centre) AS mean,
-        fsum(m2 + n * d * d) AS m2,
-        fsum(m3 + 3 * d * m2 + n * d * d * d) AS m3,
-        fsum(m4 + 4 * d * m3 + 6 * d * d * m2 + n * d * d * d * d) AS m4
+        fsum(k) AS pooled,
+        fsum(k * d ** 2 + m2) FILTER (is_matrix) / pooled AS variance,
+        fsum(k * d ** 3 + 3 * d * m2 + m3) FILTER (is_matrix) / pooled AS third,
+        fsum(k * d ** 4 + 6 * d ** 2 * m2 + 4 * d * m3 + m4) FILTER (is_matrix) / pooled AS fourth,
+        avg(ratio_3s) FILTER (is_matrix) AS ratio_3s,
+        avg(skewness_3s) FILTER (is_matrix) AS skewness_3s,
+        stddev_samp(skewness_3s) FILTER (is_matrix) AS skewness_3s_std,
+        avg(kurtosis_3s) FILTER (is_matrix) AS kurtosis_3s,
+        stddev_samp(kurtosis_3s) FILTER (is_matrix) AS kurtosis_3s_std,
+        avg(small_ratio) FILTER (is_matrix) AS small_ratio,
+        avg(entropy) FILTER (is_matrix) AS entropy
     FROM centred
-    GROUP BY ALL
+    GROUP BY subject_id, subject, part, layer, role
 )
 SELECT
-    subject_id, part, layer, role,
-    mean,
-    sqrt(m2 / pooled_n) AS std,
-    (m3 / pooled_n) / nullif(std, 0) ** 3 AS skewness,
-    (m4 / pooled_n) / nullif(std, 0) ** 4 AS kurtosis
+    * EXCLUDE (pooled, variance, third, fourth),
+    nan + inf AS non_finite,
+    sqrt(variance) AS std,
+    third / nullif(variance, 0) ** 1.5 AS skewness,
+    fourth / nullif(variance, 0) ** 2 AS kurtosis
 FROM summed;
 
 -- One row for each layer of each part; tensors outside the repeated stack have layer NULL.
-CREATE OR REPLACE VIEW layer_stats AS
-SELECT
-    t.subject_id, t.subject, t.part, t.layer,
-    count(*) AS tensors,
-    count(*) FILTER (is_matrix) AS matrices,
-    sum(t.n)::UBIGINT AS n,
-    sum(t.zeros)::UBIGINT AS zeros,
-    sum(t.nan + t.pos_inf + t.neg_inf)::UBIGINT AS non_finite,
-    any_value(p.mean) AS mean,
-    any_value(p.std) AS std,
-    any_value(p.skewness) AS skewness,
-    any_value(p.kurtosis) AS kurtosis,
-    avg(t.ratio_3s) FILTER (is_matrix) AS ratio_3s,
-    avg(t.skewness_3s) FILTER (is_matrix) AS skewness_3s,
-    avg(t.kurtosis_3s) FILTER (is_matrix) AS kurtosis_3s,
-    avg(t.small_ratio) FILTER (is_matrix) AS small_ratio,
-    avg(t.entropy) FILTER (is_matrix) AS entropy
-FROM tensor_stats t
-LEFT JOIN pooled_moments(false, true) p
-    ON p.subject_id = t.subject_id AND p.part = t.part AND p.layer IS NOT DISTINCT FROM t.layer
-GROUP BY ALL;
+CREATE OR REPLACE VIEW layer_stats AS SELECT * EXCLUDE (role) FROM rollup(true, false);
 
 -- One row for each role.
-CREATE OR REPLACE VIEW role_stats AS
-SELECT
-    t.subject_id, t.subject, t.role,
-    count(*) AS tensors,
-    count(*) FILTER (is_matrix) AS matrices,
-    sum(t.n)::UBIGINT AS n,
-    sum(t.zeros)::UBIGINT AS zeros,
-    sum(t.nan + t.pos_inf + t.neg_inf)::UBIGINT AS non_finite,
-    any_value(p.mean) AS mean,
-    any_value(p.std) AS std,
-    any_value(p.skewness) AS skewness,
-    any_value(p.kurtosis) AS kurtosis,
-    avg(t.ratio_3s) FILTER (is_matrix) AS ratio_3s,
-    avg(t.skewness_3s) FILTER (is_matrix) AS skewness_3s,
-    avg(t.kurtosis_3s) FILTER (is_matrix) AS kurtosis_3s,
-    avg(t.small_ratio) FILTER (is_matrix) AS small_ratio,
-    avg(t.entropy) FILTER (is_matrix) AS entropy
-FROM tensor_stats t
-LEFT JOIN pooled_moments(true, false) p ON p.subject_id = t.subject_id AND p.role = t.role
-GROUP BY ALL;
+CREATE OR REPLACE VIEW role_stats AS SELECT * EXCLUDE (part, layer) FROM rollup(false, true);
 
--- One row a subject. ratio, skewness and kurtosis at 3 sigma are the mean over its matrices (Table 1).
-CREATE OR REPLACE VIEW subject_stats AS
-SELECT
-    t.subject_id, t.subject,
-    count(*) AS tensors,
-    count(*) FILTER (is_matrix) AS matrices,
-    count(*) FILTER (t.reason IS NOT NULL) AS not_counted,
-    sum(t.n)::UBIGINT AS n,
-    sum(t.zeros)::UBIGINT AS zeros,
-    sum(t.nan)::UBIGINT AS nan,
-    sum(t.pos_inf + t.neg_inf)::UBIGINT AS inf,
-    any_value(p.mean) AS mean,
-    any_value(p.std) AS std,
-    any_value(p.skewness) AS skewness,
-    any_value(p.kurtosis) AS kurtosis,
-    avg(t.ratio_3s) FILTER (is_matrix) AS ratio_3s,
-    avg(t.skewness_3s) FILTER (is_matrix) AS skewness_3s,
-    stddev_samp(t.skewness_3s) FILTER (is_matrix) AS skewness_3s_std,
-    avg(t.kurtosis_3s) FILTER (is_matrix) AS kurtosis_3s,
-    stddev_samp(t.kurtosis_3s) FILTER (is_matrix) AS kurtosis_3s_std,
-    avg(t.small_ratio) FILTER (is_matrix) AS small_ratio
-FROM tensor_stats t
-LEFT JOIN pooled_moments(false, false) p ON p.subject_id = t.subject_id
-GROUP BY ALL;
+-- One row a subject; ratio_3s, skewness_3s and kurtosis_3s are the paper's Table 1.
+CREATE OR REPLACE VIEW subject_stats AS SELECT * EXCLUDE (part, layer, role) FROM rollup(false, false);

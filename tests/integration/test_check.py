@@ -100,8 +100,7 @@ def test_a_constant_with_a_nan_is_only_the_nan(tmp_path):
 
 @pytest.mark.parametrize("value", [1e300, 1e-60])
 def test_a_finite_double_beyond_single_precision_is_not_infinite_or_zero(tmp_path, value):
-    # BUG in sql/verbs/check.sql: F64 is rounded to F32, and what that makes of a finite number other than zero
-    # is reported as if it were in the file: "elements are +infinity", "all elements are zero".
+    # F64 is rounded to F32, and what that makes of a number is not what is in the file.
     path = write_tensors(tmp_path / "m.safetensors", {"a": ("F64", np.array([value, 2 * value]))})
     assert not {problem for _, problem in of(path)} & {"infinite", "zero"}
 
@@ -221,8 +220,7 @@ PLACES = [
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_place_where_nothing_is_is_wrong_use(tmp_path, place):
-    # BUG in engine.verbs.check and engine.formats.checkpoint: Path.expanduser raises RuntimeError for
-    # ~no-such-user, and Path.exists OSError for a name that is too long.
+    # Path.expanduser raises RuntimeError for ~no-such-user, and Path.exists OSError for a name that is too long.
     assert gaussmeter("check", place, cwd=tmp_path).sentence(2)
 
 
@@ -241,7 +239,7 @@ def test_a_checkpoint_without_tensors_is_sound(tmp_path):
 
 
 def test_a_directory_named_like_a_file_is_damage_or_wrong_use(tmp_path):
-    # BUG in engine.storage.local: a directory can be opened, and its reading is a TaskError, exit code 3.
+    # A directory can be opened like a file; only its reading fails.
     (tmp_path / "x.safetensors").mkdir()
     assert gaussmeter("check", tmp_path).code in (1, 2)
 

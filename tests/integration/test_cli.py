@@ -190,10 +190,8 @@ BAD = {
 
 @pytest.mark.parametrize("command", BAD)
 def test_bad_input_is_one_sentence_and_exit_code_2(bad, command):
-    # BUG: ~no-such-user is a RuntimeError of Path.expanduser (scan, check, show); a name that is too long is an
-    # OSError of Path.is_dir in the thread that reads ahead (scan) and of Path.exists (check); a query of blanks, of
-    # a comment or of nothing has no cursor (AttributeError in engine.warehouse.queries.run_query); a query that is
-    # not UTF-8 is a UnicodeEncodeError.
+    # Among them: what Path.expanduser, Path.exists and Path.is_dir raise on, queries that leave no cursor, and
+    # words that are not UTF-8.
     words = [word.replace("+", " ") for word in command.split(" ")]
     before = (bad / "stats.duckdb").read_bytes()
     with no_file_added(bad):
@@ -231,14 +229,14 @@ def test_debug_shows_where_it_failed(bad):
 
 
 def test_a_directory_among_the_shards_is_bad_input(tmp_path):
-    # BUG in engine.storage.local: a directory can be opened, and its reading is a TaskError, exit code 3.
+    # A directory can be opened like a file; only its reading fails.
     (tmp_path / "x.safetensors").mkdir()
     assert gaussmeter("scan", tmp_path, "-w", tmp_path / "w.duckdb").sentence(2)
 
 
 @pytest.mark.parametrize("command", ["scan", "check"])
 def test_a_pipe_among_the_shards_is_not_waited_for(tmp_path, command):
-    # BUG in engine.storage.local: opening a FIFO waits for somebody to write into it, forever.
+    # Opening a FIFO waits for somebody to write into it, forever.
     write_tensors(tmp_path / "a.safetensors", {"a": f32(1)})
     os.mkfifo(tmp_path / "b.safetensors")
     waiting = start(["-m", "engine", command, tmp_path, "-w", tmp_path / "w.duckdb"])
@@ -293,8 +291,7 @@ def test_quiet_says_only_what_failed(bad, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file names are always UTF-8")
 def test_a_path_that_is_not_utf8_does_not_stop_the_others(tmp_path):
-    # BUG in engine.warehouse.subjects.begin: the place cannot be stored, and that comes out as a failure of the
-    # warehouse (exit code 3) after which no further checkpoint is scanned.
+    # Such a place cannot be stored as it is.
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff"))
     odd.mkdir()
     paths = [tmp_path / "a.safetensors", odd / "m.safetensors", tmp_path / "c.safetensors"]
@@ -339,8 +336,7 @@ def test_a_dry_run_in_json(folder, tmp_path):
 
 
 def test_more_workers_than_tasks_need_no_more_memory(folder):
-    # BUG in engine.plan.plan_scan: it counts the tables of every worker, though most will never get a task; a
-    # budget is refused that would do, and --workers 100000 "may take 1,100,591 MiB".
+    # Most workers will never get a task, and need no tables.
     few, many = (engine.dry_run(folder / "model.safetensors", workers=n) for n in (few_tasks(folder), 1000))
     assert many.projected_bytes == few.projected_bytes
 
@@ -473,7 +469,7 @@ def test_every_kind_of_value_can_be_printed(folder, tmp_path, form):
 
 
 def test_whole_numbers_of_any_size_can_be_printed(folder, tmp_path):
-    # BUG in engine.warehouse.result.to_parquet: OverflowError beyond 64 bits; sum() of DuckDB is a HUGEINT.
+    # sum() of DuckDB is a HUGEINT, and Arrow's integers end at 64 bits.
     huge = "SELECT sum(18446744073709551615::UBIGINT) AS n FROM range(2)"
     for form in ("table", "csv", "json", "parquet"):
         assert run(folder, "sql", huge, "-f", form, "-o", tmp_path / form).code == 0
@@ -512,13 +508,11 @@ def test_a_query_in_a_file_and_its_parameters(folder, tmp_path):
     ["SELECT\t1 AS k", "SELECT\n1 AS k", "  SELECT 1 AS k  ", "SELECT/**/1 AS k;", "FROM(SELECT(1)AS k)"],
 )
 def test_sql_is_sql_however_it_is_spaced(folder, text):
-    # BUG in engine.warehouse.queries.find_query: only a blank or a new line tells SQL from a name.
     assert run(folder, "sql", text, "-f", "csv").out == "k\n1\n"
 
 
 @pytest.mark.parametrize("name", ["my query.sql", "sub dir/q.sql", "Q.SQL"])
 def test_a_query_file_may_have_any_name(folder, tmp_path, name):
-    # BUG in engine.warehouse.queries.find_query: a path with a blank in it is taken for SQL.
     write(tmp_path / name, b"SELECT 1 AS k")
     assert gaussmeter("sql", name, "-w", folder / "stats.duckdb", "-f", "csv", cwd=tmp_path).out == "k\n1\n"
 
@@ -568,7 +562,6 @@ def test_the_papers_fifth_table(folder):
 
 
 def test_a_table_of_a_subject_that_is_not_there_is_wrong_use(folder):
-    # BUG in engine.verbs.paper: a misspelt subject is an empty table and exit code 0.
     for table in ("table1", "table5"):
         assert "nothing" in run(folder, "paper", table, "--subject", "nothing").sentence(2)
 
@@ -594,7 +587,7 @@ def test_every_command_and_option_says_what_it_is_for(folder):
 
 
 def test_defaults_in_the_help_are_not_eaten(folder):
-    # BUG in engine.cli.scanning: rich takes "[default: up to 256MiB]" for markup and drops it.
+    # Rich takes what stands in brackets for markup.
     assert "256MiB" in run(folder, "scan", "--help").out
 
 
@@ -621,15 +614,14 @@ def broken(folder: Path, *words: object) -> Ran:
     ids=str,
 )
 def test_a_reader_that_has_gone_is_no_error(folder, words):
-    # BUG in engine.cli.app.main: typer takes EPIPE for itself and exits with 1, "the answer is no".
+    # Left to itself, typer exits with 1 there, which means that the answer is no.
     ran = broken(folder, *words)
     assert ran.err == ""
     assert ran.code == 0
 
 
-@pytest.mark.parametrize("form", ["table", "csv"])
-def test_head_takes_what_it_wants(folder, form):
-    writer = start(["-m", "engine", "sql", "FROM range(300000) t(i)", "-f", form], cwd=folder)
+def test_head_takes_what_it_wants(folder):
+    writer = start(["-m", "engine", "sql", "FROM range(300000) t(i)"], cwd=folder)
     assert writer.stdout.readline().strip() == "i"
     writer.stdout.close()
     assert writer.stderr.read() == ""
@@ -638,9 +630,8 @@ def test_head_takes_what_it_wants(folder, form):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("words", [["ls"], ["ls", "-f", "json"], ["check", "shards"]], ids=str)
+@pytest.mark.parametrize("words", [["ls", "-f", "json"], ["check", "shards"]], ids=str)
 def test_output_that_cannot_be_written_is_one_sentence(folder, words):
-    # BUG in engine.cli.app.main: an OSError of standard output that is not EPIPE is a traceback and exit code 1.
     with Path("/dev/full").open("w") as full:
         assert "No space left on device" in finish(
             start(["-m", "engine", *words], cwd=folder, stdout=full)
@@ -648,7 +639,7 @@ def test_output_that_cannot_be_written_is_one_sentence(folder, words):
 
 
 def test_no_output_at_all_is_no_traceback(folder):
-    # BUG in engine.cli.render: with standard output closed, sys.stdout is None.
+    # There sys.stdout is None.
     closed = [
         "-c",
         "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
@@ -661,7 +652,6 @@ def test_no_output_at_all_is_no_traceback(folder):
 
 @pytest.mark.parametrize("encoding", ["latin-1"])
 def test_a_terminal_that_lacks_characters_gets_others(folder, encoding):
-    # BUG in engine.cli: UnicodeEncodeError wherever the locale is not UTF-8.
     settings = environment(PYTHONIOENCODING=encoding)
     ran = finish(start(["-m", "engine", "sql", "SELECT '模型' AS name, 7 AS n"], cwd=folder, env=settings))
     assert (ran.code, ran.err) == (0, "")
@@ -706,7 +696,7 @@ def test_names_come_through_unchanged_to_machines(hostile_folder):
 
 
 def test_names_come_through_csv(hostile_folder):
-    # BUG in engine.warehouse.result.to_csv: a carriage return is not quoted, and begins a new row.
+    # A carriage return must be quoted, or it begins a new row.
     text = run(hostile_folder, "show", "m", "--by", "tensor", "-f", "csv").out
     assert [r["name"] for r in csv.DictReader(io.StringIO(text, newline=""))] == NAMES
 
@@ -735,11 +725,8 @@ def test_names_can_be_selected(hostile_folder, tmp_path):
     assert report.tensors == 4
 
 
-@pytest.mark.parametrize(
-    "name", ["esc\x1b[31mred", "new\nline", "rtl\u202e \x9b31m", "it's 😀", "7", "a" * 5000]
-)
+@pytest.mark.parametrize("name", ["esc\x1b[31mred", "new\nline", "rtl\u202e \x9b31m", "7", "it's 😀" * 500])
 def test_a_subjects_name_cannot_write_to_the_terminal(tmp_path, name):
-    # BUG in engine.cli.scanning: the sentences of scan and check print a subject's name as it is.
     write_tensors(tmp_path / "m.safetensors", {"a": f32(1, 2)})
     made(tmp_path / "stats.duckdb")
     outputs = []
@@ -756,9 +743,8 @@ def test_a_subjects_name_cannot_write_to_the_terminal(tmp_path, name):
 ODD = "esc\x1b[31m\x9b\u202e\nred"
 
 
-@pytest.mark.parametrize("words", [["scan", ODD], ["scan", ODD, "--dry-run"], ["check", ODD]], ids=len)
+@pytest.mark.parametrize("words", [["scan", ODD], ["check", ODD]], ids=lambda w: w[0])
 def test_a_path_cannot_write_to_the_terminal(tmp_path, words):
-    # BUG in engine.cli: neither the sentences on success nor those on standard error escape what they quote.
     write_tensors(tmp_path / ODD / "model.safetensors", {"a": f32(1, 2)})
     assert raw_controls(in_a_terminal(tmp_path, *words).replace("\r\n", "\n")) == set()
 
@@ -813,7 +799,7 @@ def test_parquet_is_not_written_to_a_terminal(folder):
 # What it does not load, and how much memory it takes
 
 
-HEAVY = ["torch", "ray", "zarr", "matplotlib", "altair", "scipy", "transformers", "obstore", "PIL"]
+HEAVY = ["pandas", "torch", "ray", "zarr", "matplotlib", "altair", "scipy", "transformers", "obstore", "PIL"]
 
 
 def loaded_from(stubs: Path, folder: Path, names: list[str]) -> str:
@@ -837,13 +823,9 @@ def loaded_from(stubs: Path, folder: Path, names: list[str]) -> str:
 
 
 def test_a_scan_loads_nothing_heavy(folder, tmp_path):
+    # pyarrow imports pandas, wherever it is installed, to look whether an array is one of its own; that takes
+    # longer than a small scan.
     assert loaded_from(tmp_path / "stubs", folder, HEAVY) == ""
-
-
-def test_a_scan_does_not_load_pandas(folder, tmp_path):
-    # BUG in engine.warehouse.ingest and migrate: pa.table and pa.array of numpy arrays import pandas wherever it is
-    # installed, which takes longer than a small scan; see engine.cli.startup.without_scipy.
-    assert loaded_from(tmp_path / "stubs", folder, ["pandas"]) == ""
 
 
 def modules_after(folder: Path, *words: object) -> set[str]:
@@ -904,10 +886,11 @@ MEMORY: dict[str, tuple[str, list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("how", MEMORY)
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(h, marks=[] if "two passes" in h or h == "bf16" else pytest.mark.slow) for h in MEMORY],
+)
 def test_the_peak_memory_is_below_500_mb_and_below_what_was_projected(tmp_path, how):
-    # BUG in engine.plan._task and engine.tasks.blocks.BlockReader: projected is the smaller one of the chunk size and
-    # the largest chunk, but every worker allocates the whole chunk size.
     dtype, options = MEMORY[how]
     path = sparse_checkpoint(tmp_path / "m.safetensors", dtype, 300_000_000)
     plan = json.loads(
@@ -921,7 +904,6 @@ def test_the_peak_memory_is_below_500_mb_and_below_what_was_projected(tmp_path, 
 
 
 def test_a_budget_is_kept_in_the_second_pass_too(tmp_path):
-    # BUG in engine.plan: plan_refine never looks at memory_bytes, and its tasks take 40 MiB more each.
     path = write_tensors(tmp_path / "m.safetensors", {"a": normal("F32", 64, 64)})
     plain = engine.dry_run(path, workers=1).projected_bytes
     with pytest.raises(engine.errors.BudgetError):

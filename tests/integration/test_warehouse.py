@@ -105,18 +105,15 @@ def _sqlite(path: Path) -> None:
 
 @pytest.mark.parametrize("what", NOT_OURS)
 def test_a_file_of_something_else_is_refused_and_left_as_it_is(model, tmp_path, what):
-    # BUG in engine.warehouse.migrate: a database with a table schema_migrations of another shape comes out of the
-    # reading commands as a traceback, and out of scan with exit code 3 as a failed transaction.
-    # BUG: one that has only views is taken for an empty one, and `ls` writes a whole schema into it.
+    # Other programs have a table schema_migrations too; a database with only a view is not an empty one; and for a
+    # file of sqlite DuckDB would download an extension.
     foreign = tmp_path / "foreign.duckdb"
     NOT_OURS[what](foreign)
     before = foreign.read_bytes()
     for command, ran in use_in_every_way(foreign, model).items():
         sentence = ran.sentence(2)
         assert sentence.startswith(f"{foreign}: "), command
-        assert (
-            "http" not in sentence
-        )  # BUG: for a sqlite file, scan lets DuckDB download an extension and load it
+        assert "http" not in sentence
         assert foreign.read_bytes() == before, command
 
 
@@ -154,15 +151,13 @@ def test_a_directory_is_no_warehouse(model, tmp_path, place):
 
 
 def test_a_name_that_is_too_long_is_refused(model, tmp_path):
-    # BUG in engine.warehouse.store._open_reader (and engine.verbs.check): Path.is_file raises OSError.
     place = tmp_path / ("x" * 300)
     for command, words in {"scan": [model], "ls": [], "check": ["m"]}.items():
         assert gaussmeter(command, *words, "-w", place, cwd=tmp_path).sentence(2)
 
 
 def test_an_empty_file_becomes_a_warehouse(model, tmp_path):
-    # BUG: a process killed while it makes the warehouse leaves a file of 0 bytes, and from then on every scan
-    # fails with "exists, but it is not a valid DuckDB database file!".
+    # A process killed at the wrong moment leaves one.
     place = tmp_path / "w.duckdb"
     place.touch()
     assert engine.scan(model, warehouse=place).status == "scanned"
@@ -270,8 +265,7 @@ def test_a_block_that_raises_leaves_nothing(warehouse):
 
 
 def test_a_reader_that_fails_lets_go(model, tmp_path):
-    # BUG in engine.warehouse.store.reading: the connection stays open when the schema is refused, for as long as
-    # somebody keeps the exception; in this process nobody else can open the file differently meanwhile.
+    # Not only when somebody drops the exception.
     foreign = tmp_path / "w.duckdb"
     change(foreign, "CREATE TABLE orders (i INTEGER)")
     with pytest.raises(WarehouseError) as kept:
@@ -330,7 +324,7 @@ def fat_model(folder: Path) -> Path:
     """Few weights with many bins: some MB of rows."""
     return write_tensors(
         folder / "fat.safetensors",
-        {f"layers.{i}.q_proj.weight": ("BF16", every_code("BF16")) for i in range(40)},
+        {f"layers.{i}.q_proj.weight": ("BF16", every_code("BF16")) for i in range(16)},
     )
 
 
@@ -365,13 +359,12 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(small_disk, template, t
         assert engine.show("m", by="subject", warehouse=warehouse).records()[0]["subject"] == "m"
     filler.unlink()
     report = engine.scan(fat, warehouse=warehouse)
-    assert rows(warehouse, "SELECT count(*) FROM tensors WHERE subject_id = ?", report.subject_id) == [(40,)]
+    assert rows(warehouse, "SELECT count(*) FROM tensors WHERE subject_id = ?", report.subject_id) == [(16,)]
     assert contents(warehouse, 1) == kept
     assert_consistent(warehouse)
 
 
 def test_a_disk_that_is_full_from_the_beginning(small_disk, model):
-    # BUG in engine.warehouse.store._open: exit code 2, as if the user had asked for something wrong.
     with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as file:
         while True:
             file.write(b"x" * 4096)
@@ -379,7 +372,6 @@ def test_a_disk_that_is_full_from_the_beginning(small_disk, model):
     sentence = gaussmeter("scan", model, "-w", small_disk / "w.duckdb").sentence(3)
     assert "No space left on device" in sentence
     (small_disk / "filler").unlink()
-    # BUG, see test_an_empty_file_becomes_a_warehouse: the file of 0 bytes that is left is refused from now on
     assert engine.scan(model, warehouse=small_disk / "w.duckdb").status == "scanned"
 
 
@@ -397,7 +389,7 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_nothing_is_lost(template, 
     assert ran.sentence(3).startswith(f"{warehouse}: ")
     assert contents(warehouse, 1) == kept
     report = engine.scan(fat, warehouse=warehouse)
-    assert rows(warehouse, "SELECT count(*) FROM tensors WHERE subject_id = ?", report.subject_id) == [(40,)]
+    assert rows(warehouse, "SELECT count(*) FROM tensors WHERE subject_id = ?", report.subject_id) == [(16,)]
     assert_consistent(warehouse)
 
 
@@ -418,9 +410,7 @@ def test_by_default_it_is_in_the_working_directory(model, tmp_path):
     assert gaussmeter("ls", cwd=tmp_path).out.splitlines()[1].split()[:2] == ["1", "m"]
 
 
-@pytest.mark.parametrize(
-    "name", ["with space.duckdb", "模型.db", "quote'.duckdb", "semi;colon", "100%", "-dash"]
-)
+@pytest.mark.parametrize("name", ["with space 模型.db", "quote';%.duckdb", "-dash"])
 def test_any_file_name_will_do(model, tmp_path, name):
     place = tmp_path / name
     assert gaussmeter("scan", model, f"--warehouse={place}").code == 0
