@@ -297,10 +297,9 @@ def test_a_path_that_is_not_utf8_does_not_stop_the_others(tmp_path):
     paths = [tmp_path / "a.safetensors", odd / "m.safetensors", tmp_path / "c.safetensors"]
     for path in paths:
         write_tensors(path, {"a": f32(1, 2)})
-    ran = process("scan", *paths, "-w", tmp_path / "w.duckdb")
-    assert "Traceback" not in ran.err
+    assert gaussmeter("scan", *paths, "-w", tmp_path / "w.duckdb").code in (0, 3)
     assert {s[1] for s in subjects(tmp_path / "w.duckdb")} >= {"a", "c"}
-    assert process("check", odd).code in (0, 2)
+    assert gaussmeter("check", odd).code in (0, 2)
 
 
 # Dry runs
@@ -610,7 +609,7 @@ def broken(folder: Path, *words: object) -> Ran:
 
 @pytest.mark.parametrize(
     "words",
-    [["ls"], ["sql", "--list", "-f", "csv"], ["sql", "FROM range(100000)"], ["scan", "shards"]],
+    [["ls"], ["sql", "FROM range(100000)", "-f", "csv"], ["scan", "shards"]],
     ids=str,
 )
 def test_a_reader_that_has_gone_is_no_error(folder, words):
@@ -630,7 +629,7 @@ def test_head_takes_what_it_wants(folder):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("words", [["ls", "-f", "json"], ["check", "shards"]], ids=str)
+@pytest.mark.parametrize("words", [["ls", "-f", "json"]], ids=str)
 def test_output_that_cannot_be_written_is_one_sentence(folder, words):
     with Path("/dev/full").open("w") as full:
         assert "No space left on device" in finish(
@@ -725,7 +724,7 @@ def test_names_can_be_selected(hostile_folder, tmp_path):
     assert report.tensors == 4
 
 
-@pytest.mark.parametrize("name", ["esc\x1b[31mred", "new\nline", "rtl\u202e \x9b31m", "7", "it's 😀" * 500])
+@pytest.mark.parametrize("name", ["esc\x1b[31mred\nrtl\u202e \x9b31m", "7", "it's 😀" * 500])
 def test_a_subjects_name_cannot_write_to_the_terminal(tmp_path, name):
     write_tensors(tmp_path / "m.safetensors", {"a": f32(1, 2)})
     made(tmp_path / "stats.duckdb")
@@ -743,10 +742,12 @@ def test_a_subjects_name_cannot_write_to_the_terminal(tmp_path, name):
 ODD = "esc\x1b[31m\x9b\u202e\nred"
 
 
-@pytest.mark.parametrize("words", [["scan", ODD], ["check", ODD]], ids=lambda w: w[0])
+@pytest.mark.parametrize("words", [["scan", ODD], ["scan", ODD, "--dry-run"], ["check", ODD]], ids=len)
 def test_a_path_cannot_write_to_the_terminal(tmp_path, words):
     write_tensors(tmp_path / ODD / "model.safetensors", {"a": f32(1, 2)})
-    assert raw_controls(in_a_terminal(tmp_path, *words).replace("\r\n", "\n")) == set()
+    ran = gaussmeter(*words, cwd=tmp_path)
+    assert (ran.code, ran.err, raw_controls(ran.out)) == (0, "", set())
+    assert len(ran.out.splitlines()) == (5 if "--dry-run" in words else 1)
 
 
 @pytest.mark.parametrize("command", ["scan", "check", "show", "sql", "paper"])

@@ -31,7 +31,7 @@ from tests.integration.helpers import (
 )
 
 
-def write_model(folder: Path, name: str, seed: int, tensors: int = 12) -> Path:
+def write_model(folder: Path, name: str, seed: int, tensors: int = 8) -> Path:
     """Many small tensors, so that there are many transactions to fight over."""
     return write_tensors(
         folder / f"{name}.safetensors",
@@ -111,7 +111,7 @@ def test_two_scans_and_a_reader_share_a_warehouse(tmp_path):
     reader = start(["-c", READER, tmp_path / "go", stop, warehouse])
     try:
         wait_for(tmp_path / "go-reader")
-        options = ("-w", warehouse, "--task-size", 2400)
+        options = ("-w", warehouse, "--task-size", 1600)
         ran = race(tmp_path, ("scan", *paths[:2], *options), ("scan", *paths[2:], *options))
     finally:
         stop.touch()
@@ -120,7 +120,7 @@ def test_two_scans_and_a_reader_share_a_warehouse(tmp_path):
     assert (read.code, read.err) == (0, "")
     answers = [line for line in read.out.splitlines() if line.startswith("m")]
     assert int(read.out.split()[-1]) >= 2  # it did ask
-    assert set(answers) <= {f"m{k},12,{12 * 16 * 24}" for k in range(4)}  # and never saw half of a subject
+    assert set(answers) <= {f"m{k},8,{8 * 16 * 24}" for k in range(4)}  # and never saw half of a subject
     assert sorted((name, status) for _, name, status in subjects(warehouse)) == [
         (f"m{k}", "complete") for k in range(4)
     ]
@@ -131,7 +131,7 @@ def test_two_scans_and_a_reader_share_a_warehouse(tmp_path):
 
 def test_two_scans_of_one_checkpoint_leave_one_subject(tmp_path):
     warehouse = made(tmp_path / "w.duckdb")
-    path = write_model(tmp_path, "m", 0, tensors=15)
+    path = write_model(tmp_path, "m", 0, tensors=10)
     command = ("scan", path, "-w", warehouse, "-j", 1, "--task-size", 900)
     ran = race(tmp_path, command, command)
     assert [(r.code, r.err) for r in ran] == [(0, ""), (0, "")]
@@ -159,6 +159,7 @@ for k in range(4):
 """Makes warehouses at the same moments as another process does."""
 
 
+@pytest.mark.slow
 def test_two_processes_may_make_one_warehouse_at_once(tmp_path):
     # If one sees what the other has only begun to write, it takes it for a broken file. A matter of luck, but it
     # takes only a few rounds.
@@ -176,7 +177,7 @@ def test_a_second_scan_of_the_same_checkpoint_while_the_first_is_under_way(tmp_p
     def meanwhile() -> None:
         other.append(engine.scan(path, warehouse=warehouse, task_bytes=1000))
 
-    mine = engine.scan(path, warehouse=warehouse, workers=1, task_bytes=500, listener=Recorder(9, meanwhile))
+    mine = engine.scan(path, warehouse=warehouse, workers=1, task_bytes=800, listener=Recorder(5, meanwhile))
     assert other[0].status == "resumed"
     assert mine.subject_id == other[0].subject_id
     assert subjects(warehouse) == [(1, "m", "complete")]
@@ -192,7 +193,7 @@ def test_a_forced_scan_while_another_is_under_way(tmp_path, monkeypatch):
         engine.scan(path, warehouse=warehouse, force=True)
 
     try:
-        engine.scan(path, warehouse=warehouse, workers=1, task_bytes=500, listener=Recorder(9, meanwhile))
+        engine.scan(path, warehouse=warehouse, workers=1, task_bytes=800, listener=Recorder(5, meanwhile))
     except TaskError as error:
         assert "removed by another process" in str(error)
     assert [s[1:] for s in subjects(warehouse)] == [("m", "complete")]
@@ -204,19 +205,19 @@ def test_a_scan_that_fails_does_not_touch_a_subject_that_was_given_its_number(tm
     # Two scans of one file that changes: the first to notice discards the subject, and if somebody else's checkpoint
     # got its number, the second would discard that, finished as it is.
     monkeypatch.setattr(scan_job, "FLUSH_SECONDS", -1.0)
-    warehouse, path = made(tmp_path / "w.duckdb"), write_model(tmp_path, "changing", 0)
+    warehouse, path = made(tmp_path / "w.duckdb"), write_model(tmp_path, "changing", 0, tensors=16)
     other = write_model(tmp_path, "other", 500)
 
     def meanwhile() -> None:
         with pytest.raises(FormatError):
             engine.scan(
-                path, warehouse=warehouse, workers=1, task_bytes=500,
+                path, warehouse=warehouse, workers=1, task_bytes=800,
                 listener=Recorder(3, lambda: os.utime(path, ns=(5, 5))),
             )  # fmt: skip
         assert engine.scan(other, warehouse=warehouse).status == "scanned"
 
     with pytest.raises((FormatError, TaskError)):
-        engine.scan(path, warehouse=warehouse, workers=1, task_bytes=500, listener=Recorder(3, meanwhile))
+        engine.scan(path, warehouse=warehouse, workers=1, task_bytes=800, listener=Recorder(3, meanwhile))
     assert [s[1:] for s in subjects(warehouse)] == [("other", "complete")]
     assert contents(warehouse, subjects(warehouse)[0][0]) == alone(other, tmp_path)
 
@@ -264,7 +265,7 @@ def test_a_foreign_holder_is_waited_for_by_writers_and_readers(held, tmp_path):
     events = [e for e in waited.events if isinstance(e, Waiting)]
     assert len(events) > 5
     assert str(pid) in events[0].holder  # later it may be the reader
-    assert [e.seconds for e in events] == sorted(e.seconds for e in events)
+    assert max(e.seconds for e in events) > 2
     assert report.status == "scanned"
     read = finish(reader)
     assert (read.code, read.err) == (0, "")
@@ -377,13 +378,14 @@ def test_a_thread_can_ask_while_another_scans(tmp_path, monkeypatch):
     def ask() -> None:
         while not done.is_set():
             counts = engine.sql("SELECT tensors FROM subject_stats", warehouse=warehouse).rows
-            assert {n for (n,) in counts} == {12}
+            assert {n for (n,) in counts} == {8}
 
     assert in_threads(scan, ask, ask) == []
     assert len(subjects(warehouse)) == 2
     assert_consistent(warehouse)
 
 
+@pytest.mark.slow
 def test_a_listener_may_ask_the_warehouse(tmp_path, monkeypatch):
     """Between two transactions a scan does not hold it."""
     monkeypatch.setattr(scan_job, "FLUSH_SECONDS", -1.0)
