@@ -58,12 +58,14 @@ class Limits:
         task_bytes: about how many bytes a task reads; None adapts to the checkpoint.
         block_bytes: how many bytes one read asks for.
         memory_bytes: what the whole may take; None for no limit.
+        cache_bytes: how large a checkpoint the kernel's page cache can hold; None if that is not known.
     """
 
     workers: int = 1
     task_bytes: int | None = None
     block_bytes: int = BLOCK_BYTES
     memory_bytes: int | None = None
+    cache_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,8 @@ def _task(key: int, checkpoint: Checkpoint, group: list[Chunk], limits: Limits) 
     tables = sum(COUNTER_BYTES.get(name, 0) for name in codings)
     files = (checkpoint.files[group[0].file],)
     local = tuple(Chunk(c.tensor, c.name, c.dtype, 0, c.offset, c.nbytes, c.first) for c in group)
-    return Task(key, files, local, block, block + tables + RESULT_BYTES)
+    passing = limits.cache_bytes is not None and checkpoint.nbytes > limits.cache_bytes
+    return Task(key, files, local, block, block + tables + RESULT_BYTES, passing)
 
 
 def _refuse(

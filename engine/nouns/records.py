@@ -137,6 +137,7 @@ class Task:
         chunks: what to read, in file order.
         block_bytes: how many bytes one read asks for.
         projected_bytes: memory that the task takes while it runs.
+        passing: whether the kernel need not keep what was read, because its cache could not hold it all.
         refine: for a second pass over 32-bit floats, the codes of each tensor whose low halves are
             counted one by one.
     """
@@ -146,6 +147,7 @@ class Task:
     chunks: tuple[Chunk, ...]
     block_bytes: int
     projected_bytes: int
+    passing: bool = False
     refine: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property

@@ -12,7 +12,15 @@ from engine.errors import ConfigError, FormatError, TaskError
 from engine.nouns.records import SourceFile
 
 _SEQUENTIAL = getattr(os, "POSIX_FADV_SEQUENTIAL", None)
-_WILL_NEED = getattr(os, "POSIX_FADV_WILLNEED", None)
+_DONT_NEED = getattr(os, "POSIX_FADV_DONTNEED", None)
+_GROUP = 16 << 20
+
+
+def page_cache_bytes() -> int | None:
+    """How much of a file system the kernel may be expected to keep in memory: half of it."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def local_path(uri: str) -> Path | None:
@@ -62,10 +70,15 @@ class LocalReader:
         status = os.fstat(self._descriptor)
         return SourceFile(self.path, status.st_size, str(status.st_mtime_ns))
 
-    def will_need(self, offset: int, nbytes: int) -> None:
-        """Ask the kernel to start reading a range now, without waiting for it."""
-        if _WILL_NEED is not None:
-            os.posix_fadvise(self._descriptor, offset, nbytes, _WILL_NEED)
+    def forget(self, offset: int, nbytes: int) -> None:
+        """Let the kernel drop pages that were read, which is cheaper than having it look for some to drop.
+
+        It is done for a group of blocks at once, when the last of them was read.
+        """
+        end = offset + nbytes
+        if _DONT_NEED is not None and end // _GROUP != offset // _GROUP:
+            start = max(0, end - 2 * _GROUP)
+            os.posix_fadvise(self._descriptor, start, end - start, _DONT_NEED)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer; see `Reader`."""

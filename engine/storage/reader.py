@@ -24,6 +24,10 @@ class Reader(Protocol):
         """
         ...
 
+    def forget(self, offset: int, nbytes: int) -> None:
+        """Say that a range that was read will not be needed again soon."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

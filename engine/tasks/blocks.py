@@ -39,14 +39,16 @@ class BlockReader:
             readers = [stack.enter_context(open_reader(f.uri)) for f in task.files]
             _check_unchanged(readers, task.files)
             for chunk in task.chunks:
-                yield chunk, self._blocks(readers[chunk.file], chunk, task.block_bytes)
+                yield chunk, self._blocks(readers[chunk.file], chunk, task)
             _check_unchanged(readers, task.files)
 
-    def _blocks(self, reader: Reader, chunk: Chunk, block_bytes: int) -> Iterator[Block]:
+    def _blocks(self, reader: Reader, chunk: Chunk, task: Task) -> Iterator[Block]:
         view = memoryview(self._buffer)
-        for start in range(0, chunk.nbytes, block_bytes):
-            part = view[: min(block_bytes, chunk.nbytes - start)]
+        for start in range(0, chunk.nbytes, task.block_bytes):
+            part = view[: min(task.block_bytes, chunk.nbytes - start)]
             reader.read_into(part, chunk.offset + start)
+            if task.passing:
+                reader.forget(chunk.offset + start, len(part))
             yield np.frombuffer(part, np.uint8)
 
 

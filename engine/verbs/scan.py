@@ -13,6 +13,7 @@ from engine.nouns.defaults import WAREHOUSE
 from engine.nouns.events import Listener, ignore
 from engine.nouns.records import Checkpoint
 from engine.plan import BLOCK_BYTES, Limits, Selection, plan_scan
+from engine.storage import page_cache_bytes
 from engine.verbs.scan_job import ScanJob
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import begin
@@ -121,7 +122,7 @@ def scan_checkpoint(
     """Scan a checkpoint whose headers were read before; otherwise as `scan`."""
     began = time.monotonic()
     executor = InProcessExecutor(workers)
-    limits = Limits(executor.workers, task_bytes, block_bytes, memory_bytes)
+    limits = Limits(executor.workers, task_bytes, block_bytes, memory_bytes, page_cache_bytes())
     plan = plan_scan(
         checkpoint, selection, limits, {}, exact=exact
     )  # refuses before the warehouse hears of it
