@@ -207,13 +207,13 @@ def _gaps(covered: Iterable[Span], elements: int) -> Iterator[Span]:
 def _tasks(checkpoint: Checkpoint, chunks: Iterable[Chunk], limits: Limits, pending: int) -> Iterator[Task]:
     most = _task_bytes(limits, pending)
     group: list[Chunk] = []
-    key = 0
+    key = size = 0
     for chunk in chunks:
-        full = group and sum(c.nbytes for c in group) + chunk.nbytes > most
-        if full or (group and chunk.file != group[0].file):
+        if group and (size + chunk.nbytes > most or chunk.file != group[0].file):
             yield _task(key, checkpoint, group, limits)
-            group, key = [], key + 1
+            group, key, size = [], key + 1, 0
         group.append(chunk)
+        size += chunk.nbytes
     if group:
         yield _task(key, checkpoint, group, limits)
 
