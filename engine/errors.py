@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
+_QUERY = re.compile(r"(https?://[^\s?]*)\?[^\s)\"']*")
+_LOGIN = re.compile(r"(https?://)[^\s/@]*@")
+
+
+def shown(text: str) -> str:
+    """Leave out of every web address in a text what may be secret: its query, and a login."""
+    return _LOGIN.sub(r"\1", _QUERY.sub(r"\1", text))
+
 
 class GaussmeterError(Exception):
     """Base of every error that the engine raises on purpose.
@@ -20,7 +30,7 @@ class GaussmeterError(Exception):
 
     def __str__(self) -> str:
         """Join file, tensor and message into one sentence."""
-        where = [self.file] if self.file else []
+        where = [shown(self.file)] if self.file else []
         if self.tensor is not None:
             where.append(f"tensor {self.tensor!r}")
         return ": ".join([*where, self.message])

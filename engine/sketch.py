@@ -228,6 +228,16 @@ def as_f32_patterns(block: NDArray[np.uint8], dtype: Dtype) -> NDArray[np.uint32
     return narrow.view("<u4")
 
 
+def as_f32(data: NDArray[np.uint8], dtype: Dtype) -> NDArray[np.float32]:
+    """Convert bytes of floats of at most 32 bits, or round those of F64, to (n,) float32."""
+    if dtype.bits >= 32:
+        return as_f32_patterns(data, dtype).view(np.float32)
+    if dtype.coding is None:
+        raise ValueError(f"{dtype.name} is not counted: {dtype.reason}")
+    codes = data if dtype.bits == 8 else data.view("<u2")
+    return code_table(dtype.coding.name).value[codes].astype(np.float32)
+
+
 def _lows(table: U64, codes: Iterable[int]) -> bool:
     return any(int(table[:, code, 0].sum() & _LOW_MASK) for code in codes)
 

@@ -38,6 +38,10 @@ As = Annotated[Format, typer.Option("--format", "-f", help="How to print the ans
 Workers = Annotated[
     int | None, typer.Option("--workers", "-j", min=1, help="Threads; one per core by default.")
 ]
+Ranges = Annotated[
+    int,
+    typer.Option(min=1, max=256, help="Requests at once for a checkpoint behind a network."),
+]
 Parameters = Annotated[
     list[str] | None,
     typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of the query; repeatable."),

@@ -17,7 +17,7 @@ from engine.cli.progress import progress
 from engine.cli.render import cell, nbytes, print_table
 from engine.cli.startup import reading_ahead, without_scipy
 from engine.errors import ConfigError, GaussmeterError, Interruption, WarehouseError
-from engine.nouns.defaults import MAX_MAGNITUDE, WAREHOUSE
+from engine.nouns.defaults import MAX_MAGNITUDE, RANGES, WAREHOUSE
 
 if TYPE_CHECKING:
     from engine.verbs.scan import DryRun, ScanReport
@@ -29,7 +29,9 @@ _Patterns = list[str] | None
 def scan(
     uris: Annotated[
         list[str],
-        typer.Argument(metavar="URI...", help="A safetensors file, an index, or a directory; several."),
+        typer.Argument(
+            metavar="URI...", help="A checkpoint: file, folder, hf://, s3://, gs://, az://, https://."
+        ),
     ],
     warehouse: options.Warehouse = Path(WAREHOUSE),
     name: Annotated[
@@ -52,6 +54,7 @@ def scan(
     memory: Annotated[
         str | None, typer.Option(help="Refuse to start if it could take more than this.", metavar="SIZE")
     ] = None,
+    ranges: options.Ranges = RANGES,
     form: options.As = Format.TABLE,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
 ) -> None:
@@ -69,7 +72,13 @@ def scan(
         "block_bytes": parse_size(chunk_size, "--chunk-size"),
         "memory_bytes": parse_size(memory, "--memory"),
     }
-    common: dict[str, Any] = {"workers": workers, "include": include or (), "exclude": exclude or (), **sizes}
+    common: dict[str, Any] = {
+        "workers": workers,
+        "include": include or (),
+        "exclude": exclude or (),
+        "ranges": ranges,
+        **sizes,
+    }
     if dry_run:
         _dry_run(uris, form, common)
         return

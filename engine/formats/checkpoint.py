@@ -1,49 +1,75 @@
-"""From a URI to a checkpoint, whatever its format."""
+"""From a URI to a checkpoint, whatever its store and its format."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
-from engine.errors import ConfigError, FormatError
-from engine.formats.index import Index, missing_tensors, read_index
-from engine.formats.safetensors import Header, read_header
-from engine.nouns.records import Checkpoint, Fault, TensorInfo
-from engine.storage import local_path
+from engine.errors import FormatError
+from engine.formats.discover import INDEX, Found, discover
+from engine.formats.distcp import read_distributed
+from engine.formats.header import Header
+from engine.formats.index import missing_tensors, read_index
+from engine.formats.quantised import mark_quantised
+from engine.formats.safetensors import read_header
+from engine.formats.torch_file import read_torch
+from engine.formats.zarr_group import read_group
+from engine.formats.zarr_objects import FolderObjects, ZipObjects
+from engine.nouns.records import Checkpoint, Fault, SourceFile, TensorInfo
+from engine.storage import Place, locate
+from engine.storage.opening import AT_ONCE
 
-_INDEX_SUFFIX = ".safetensors.index.json"
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.safetensors$")
-_LAYOUT_VERSION = "1"  # part of every fingerprint: raise it when a scan would come out differently
+_LAYOUT_VERSION = "2"  # part of every fingerprint: raise it when a scan would come out differently
+_WHOLE = ("model", "pytorch_model", "consolidated", "adapter_model")
+"""File names that say nothing: the folder's name is the checkpoint's."""
+
+_READ_FILE: dict[str, Callable[[str], Header]] = {"safetensors": read_header, "torch": read_torch}
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What was found: files, tensors, what else the fingerprint covers, and faults."""
+
+    files: tuple[SourceFile, ...]
+    tensors: tuple[TensorInfo, ...]
+    digests: tuple[str, ...]
+    faults: tuple[Fault, ...] = ()
 
 
 def open_checkpoint(uri: str) -> Checkpoint:
     """Read the headers of a checkpoint.
 
     Args:
-        uri: a `.safetensors` file, an index (`*.safetensors.index.json`), or a directory with either.
+        uri: a file (safetensors, torch, a zipped Zarr store), an index of them, or a folder with any of
+        these, with
+            a Zarr group or with a distributed checkpoint; a path, or an address of the Hub (`hf://`), of a
+            bucket (`s3://`, `gs://`, `az://`) or of a web server (`https://`).
 
     Returns:
         its description; contradictions between index and shards are in `faults`.
 
     Raises:
-        ConfigError: there is nothing of that kind.
+        ConfigError: there is nothing of that kind, or it may not be read.
         FormatError: a file is damaged.
+        TaskError: the store does not answer.
     """
-    if "://" in uri and not uri.startswith("file://"):
-        raise ConfigError(f"the store {uri.split('://', maxsplit=1)[0]}:// is not supported yet", file=uri)
-    path = local_path(uri)
-    if path is None:
-        raise ConfigError("there is no such file or directory", file=uri)
-    if path.is_dir():
-        return _directory(path)
-    if path.name.endswith(_INDEX_SUFFIX):
-        return _sharded(path, path)
-    if path.suffix == ".safetensors":
-        return _plain(path, [path])
-    raise ConfigError("is not a checkpoint: expected *.safetensors, its index, or a directory", file=uri)
+    place = locate(uri)
+    found = discover(place)
+    content = _read(place, found)
+    return Checkpoint(
+        uri=_printable(place.uri),
+        name=_printable(_name(place, found)),
+        format=found.format,
+        files=content.files,
+        tensors=mark_quantised(content.tensors),
+        fingerprint=_fingerprint(content),
+        revision=place.revision,
+        faults=content.faults,
+        distant=place.folder.distant,
+    )
 
 
 def require_sound(checkpoint: Checkpoint) -> None:
@@ -59,81 +85,60 @@ def require_sound(checkpoint: Checkpoint) -> None:
     raise FormatError(first.message + more, file=first.file, tensor=first.tensor)
 
 
-def _directory(path: Path) -> Checkpoint:
-    indexes = sorted(p for p in path.iterdir() if p.name.endswith(_INDEX_SUFFIX))
-    preferred = path / f"model{_INDEX_SUFFIX}"
-    if preferred in indexes:
-        return _sharded(path, preferred)
-    if len(indexes) > 1:
-        names = ", ".join(p.name for p in indexes)
-        raise ConfigError(f"has several indexes ({names}): name one of them", file=str(path))
-    if indexes:
-        return _sharded(path, indexes[0])
-    files = sorted(p for p in path.iterdir() if p.suffix == ".safetensors")
-    if not files:
-        raise ConfigError("has no *.safetensors file and no index of one", file=str(path))
-    _check_all_shards(path, files)
-    return _plain(path, files)
+def _read(place: Place, found: Found) -> _Content:
+    folder = place.folder
+    if found.format == "zarr":
+        objects = ZipObjects(folder.address(found.files[0])) if found.files else FolderObjects(folder)
+        files, tensors, digest = read_group(objects)
+        return _Content(files, tensors, (digest,))
+    if found.format == "distcp":
+        files, tensors, digest = read_distributed(folder)
+        return _Content(files, tensors, (digest,))
+    if found.index is None:
+        return _assemble(_headers(found.format, [folder.address(n) for n in found.files]), (), ())
+    index = read_index(folder, found.index)
+    headers = dict(zip(index.shards, _headers(found.format, list(index.shards.values())), strict=True))
+    missing = missing_tensors(index, {name: h.tensors for name, h in headers.items()})
+    digest = hashlib.sha256(index.raw).hexdigest()
+    return _assemble(list(headers.values()), (*index.faults, *missing), (digest,))
 
 
-def _check_all_shards(directory: Path, files: list[Path]) -> None:
-    """Without an index the numbers in the shards' names tell whether all are there."""
-    seen: dict[tuple[str, int], set[int]] = {}
-    for file in files:
-        if match := _SHARD.match(file.name):
-            seen.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
-    for (stem, count), numbers in seen.items():
-        if missing := sorted(set(range(1, count + 1)) - numbers):
-            name = f"{stem}-{missing[0]:05d}-of-{count:05d}.safetensors"
-            raise FormatError(
-                f"the shard {name!r} is not there ({len(missing)} of {count} missing)", file=str(directory)
-            )
+def _headers(form: str, uris: Sequence[str]) -> list[Header]:
+    """Read the headers of files, several at a time where each costs a journey."""
+    read = _READ_FILE[form]
+    if len(uris) < 2 or "://" not in uris[0]:
+        return [read(uri) for uri in uris]
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="headers") as pool:
+        return list(pool.map(read, uris))
 
 
-def _plain(place: Path, files: list[Path]) -> Checkpoint:
-    return _assemble(place, [read_header(str(f)) for f in files], [], ())
-
-
-def _sharded(place: Path, index_path: Path) -> Checkpoint:
-    index: Index = read_index(index_path)
-    headers = {name: read_header(str(shard)) for name, shard in index.shards.items()}
-    faults = [*index.faults, *missing_tensors(index, {name: h.tensors for name, h in headers.items()})]
-    return _assemble(place, list(headers.values()), faults, (index.raw,))
-
-
-def _assemble(
-    place: Path, headers: list[Header], faults: list[Fault], extra: tuple[bytes, ...]
-) -> Checkpoint:
+def _assemble(headers: Sequence[Header], faults: tuple[Fault, ...], digests: tuple[str, ...]) -> _Content:
     tensors: list[TensorInfo] = []
     owner: dict[str, int] = {}
     for number, header in enumerate(headers):
         for tensor in header.tensors:
             if tensor.name in owner:
-                other = Path(headers[owner[tensor.name]].file.uri).name
+                other = _file_name(headers[owner[tensor.name]].file.uri)
                 raise FormatError(f"is also in {other}", file=header.file.uri, tensor=tensor.name)
             owner[tensor.name] = number
-            tensors.append(replace(tensor, file=number))
-    name, revision = _name(place)
-    return Checkpoint(
-        uri=_printable(str(place)),
-        name=_printable(name),
-        format="safetensors",
-        files=tuple(h.file for h in headers),
-        tensors=tuple(tensors),
-        fingerprint=_fingerprint(headers, extra),
-        revision=revision,
-        faults=tuple(faults),
-    )
+            pieces = tuple(replace(p, file=number) for p in tensor.pieces)
+            tensors.append(replace(tensor, file=number, pieces=pieces))
+    files = tuple(h.file for h in headers)
+    return _Content(files, tuple(tensors), (*(h.digest for h in headers), *digests), faults)
 
 
-def _fingerprint(headers: list[Header], extra: tuple[bytes, ...]) -> str:
+def _fingerprint(content: _Content) -> str:
     digest = hashlib.sha256(_LAYOUT_VERSION.encode())
-    for h in headers:
-        digest.update(b"\0" + os.fsencode(Path(h.file.uri).name))
-        digest.update(f"\0{h.file.size}\0{h.file.version}\0{h.digest}".encode())
-    for raw in extra:
-        digest.update(b"\0" + hashlib.sha256(raw).digest())
+    for file in content.files:
+        digest.update(b"\0" + os.fsencode(_file_name(file.uri)))
+        digest.update(f"\0{file.size}\0{file.version}".encode())
+    for text in content.digests:
+        digest.update(b"\0" + text.encode())
     return digest.hexdigest()
+
+
+def _file_name(uri: str) -> str:
+    return uri.partition("?")[0].rpartition("/")[2]
 
 
 def _printable(path: str) -> str:
@@ -141,12 +146,11 @@ def _printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _name(place: Path) -> tuple[str, str]:
-    """Short name and revision of a checkpoint, from where it lies."""
-    home = place if place.is_dir() else place.parent
-    if home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--"):
-        return home.parent.parent.name.removeprefix("models--").replace("--", "/"), home.name
-    stem = place.name.removesuffix(_INDEX_SUFFIX).removesuffix(".safetensors")
-    if not place.is_dir() and (stem == "model" or place.name.endswith(_INDEX_SUFFIX)):
-        return home.name or stem, ""
-    return (place.name if place.is_dir() else stem) or "checkpoint", ""
+def _name(place: Place, found: Found) -> str:
+    """Short name of a checkpoint, from where it lies."""
+    if place.file is None or (found.format in ("zarr", "distcp") and not found.files):
+        return place.title.removesuffix(".zarr") or "checkpoint"
+    stem = place.file.removesuffix(INDEX).removesuffix(".zip").rpartition(".")[0] or place.file
+    if stem in _WHOLE or place.file.endswith(INDEX) or place.revision:
+        return place.title or stem
+    return stem

@@ -6,34 +6,19 @@ Source: the format's description in huggingface/safetensors, whose own checks ar
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from engine.errors import FormatError
+from engine.formats.header import Header
 from engine.formats.strict_json import parse_object
-from engine.nouns.dtypes import DTYPES
+from engine.nouns.dtypes import SAFETENSORS
 from engine.nouns.records import SourceFile, TensorInfo
-from engine.storage import Reader, open_reader
+from engine.storage import Reader, open_reader, read_bytes
 
 MAX_HEADER_BYTES = 100_000_000
 _LENGTH_BYTES = 8
 _FIELDS = {"dtype", "shape", "data_offsets"}
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a file says of itself.
-
-    Attributes:
-        file: the file as it was when read.
-        tensors: by offset; their `file` is 0.
-        digest: hexadecimal SHA-256 of the header's bytes.
-    """
-
-    file: SourceFile
-    tensors: tuple[TensorInfo, ...]
-    digest: str
 
 
 def read_header(uri: str) -> Header:
@@ -58,7 +43,7 @@ def read_header(uri: str) -> Header:
 def _header_bytes(reader: Reader, file: SourceFile) -> bytes:
     if file.size < _LENGTH_BYTES:
         raise FormatError(f"has {file.size} bytes, too few for a safetensors header", file=file.uri)
-    length = int.from_bytes(_read(reader, 0, _LENGTH_BYTES), "little")
+    length = int.from_bytes(read_bytes(reader, 0, _LENGTH_BYTES), "little")
     if length > MAX_HEADER_BYTES:
         raise FormatError(
             f"claims a header of {length:,} bytes, over the limit of {MAX_HEADER_BYTES:,}", file=file.uri
@@ -67,13 +52,7 @@ def _header_bytes(reader: Reader, file: SourceFile) -> bytes:
         raise FormatError(
             f"claims a header of {length:,} bytes, but the file has {file.size:,}", file=file.uri
         )
-    return _read(reader, _LENGTH_BYTES, length)
-
-
-def _read(reader: Reader, offset: int, nbytes: int) -> bytes:
-    buffer = bytearray(nbytes)
-    reader.read_into(memoryview(buffer), offset)
-    return bytes(buffer)
+    return read_bytes(reader, _LENGTH_BYTES, length)
 
 
 def _check_metadata(metadata: Any, uri: str) -> None:
@@ -96,8 +75,8 @@ def _tensor(name: str, entry: Any, data_start: int, uri: str) -> TensorInfo:
     if not isinstance(entry, dict) or set(entry) != _FIELDS:
         raise refuse("its entry must have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise refuse(f"unknown dtype {str(dtype)[:60]!r}; known are {', '.join(DTYPES)}")
+    if not isinstance(dtype, str) or dtype not in SAFETENSORS:
+        raise refuse(f"unknown dtype {str(dtype)[:60]!r}; known are {', '.join(SAFETENSORS)}")
     if not isinstance(shape, list) or not all(map(_is_size, shape)):
         raise refuse(f"shape {str(shape)[:60]} is not a list of whole numbers")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
@@ -105,10 +84,10 @@ def _tensor(name: str, entry: Any, data_start: int, uri: str) -> TensorInfo:
     start, stop = offsets
     if stop < start:
         raise refuse(f"data_offsets are reversed: {start} to {stop}")
-    if prod(size for size in shape if size) * DTYPES[dtype].bits >= 1 << 64:
+    if prod(size for size in shape if size) * SAFETENSORS[dtype].bits >= 1 << 64:
         raise refuse(f"shape {str(shape)[:60]} overflows 64 bits")
     elements = prod(shape)
-    expected = DTYPES[dtype].nbytes(elements)
+    expected = SAFETENSORS[dtype].nbytes(elements)
     if expected is None:
         raise refuse(f"{elements:,} elements of {dtype} do not fill whole bytes")
     if expected != stop - start:

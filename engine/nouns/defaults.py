@@ -7,3 +7,6 @@ WAREHOUSE = "stats.duckdb"
 
 MAX_MAGNITUDE = 1e5
 """`check` takes larger weights for damage."""
+
+RANGES = 16
+"""Requests at once for a distant checkpoint."""

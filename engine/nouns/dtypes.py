@@ -67,7 +67,7 @@ F8_E5M2FNUZ = Coding("f8_e5m2fnuz", 256, complete=True)
 
 CODINGS: dict[str, Coding] = {c.name: c for c in (BF16, F16, F32, F8_E4M3, F8_E4M3FNUZ, F8_E5M2, F8_E5M2FNUZ)}
 
-DTYPES: dict[str, Dtype] = {
+SAFETENSORS: dict[str, Dtype] = {
     d.name: d
     for d in (
         Dtype("BF16", 16, BF16),
@@ -87,6 +87,15 @@ DTYPES: dict[str, Dtype] = {
         Dtype("F6_E3M2", 6, reason="packed 6-bit float"),
     )
 }
+"""The dtypes that safetensors has."""
+
+DTYPES: dict[str, Dtype] = {
+    **SAFETENSORS,
+    "C32": Dtype("C32", 32, reason="complex"),
+    "C128": Dtype("C128", 128, reason="complex"),
+    "OTHER": Dtype("OTHER", 8, reason="not a number"),
+}
+"""All dtypes, those of other formats too."""
 
 
 @dataclass(frozen=True, slots=True)

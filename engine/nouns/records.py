@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Generic, TypeVar
 
-from engine.nouns.dtypes import DTYPES, Dtype
+from engine.nouns.dtypes import CODINGS, DTYPES, Coding, Dtype
 
 Found = TypeVar("Found")
+
+DEQUANTISED = ".dequantised"
+"""What follows the name of a tensor of codes in the name of the tensor of its values."""
 
 Span = tuple[int, int]
 """A half-open range of element indices of one tensor, in C order."""
@@ -30,6 +33,66 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """Some of the elements of a stretch of memory, by index arithmetic.
+
+    Attributes:
+        start: index of the first element.
+        shape: how many there are along each dimension.
+        strides: elements from one to the next along each dimension, none negative.
+    """
+
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Elements of a tensor that lie together in one file.
+
+    Attributes:
+        file: index into the checkpoint's files.
+        offset: where its first byte lies in that file.
+        nbytes: how many bytes it occupies there.
+        elements: how many elements of the tensor it holds.
+        codecs: what undoes its compression, in the order of undoing; none for plain bytes.
+        memory: how many bytes it takes when undone.
+        view: which of those are the tensor's; None for all.
+    """
+
+    file: int
+    offset: int
+    nbytes: int
+    elements: int
+    codecs: tuple[str, ...] = ()
+    memory: int = 0
+    view: View | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is nothing but the elements, so that it can be cut anywhere."""
+        return not self.codecs and self.view is None
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What makes the values of a tensor of 8-bit codes: one factor for each block of a matrix.
+
+    Attributes:
+        codes: ordinal of the tensor of codes.
+        factors: ordinal of the tensor of factors.
+        matrix: rows and columns of a matrix; a tensor of more dimensions is several, one after the other.
+        block: rows and columns of it that share a factor.
+    """
+
+    codes: int
+    factors: int
+    matrix: tuple[int, int]
+    block: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One tensor of a checkpoint, as its header declares it.
 
@@ -37,9 +100,18 @@ class TensorInfo:
         name: its name in the checkpoint.
         dtype: safetensors' spelling of the storage dtype.
         shape: its dimensions; () for a scalar.
-        file: index into the checkpoint's files.
+        file: index into the checkpoint's files, of its first piece.
         offset: where its first byte lies in that file.
-        nbytes: how many bytes it occupies there.
+        nbytes: how many bytes its elements take, uncompressed.
+        pieces: where its elements lie, in an order of their own; none given means together at `offset`.
+        ordered: whether that order is C order.
+        reason: why it is not counted, when its dtype is not the reason.
+        note: what a reader should know about the counts, beside what its dtype says.
+        alias_of: the tensor that is stored in the same place and is counted there.
+        form: `codes` or `factors` of a scaled tensor, `dequantised` for its values, `unscaled` for codes
+        whose
+            factors do not fit; None for plain weights.
+        scaling: for a dequantised tensor, what it is made of.
     """
 
     name: str
@@ -48,6 +120,13 @@ class TensorInfo:
     file: int
     offset: int
     nbytes: int
+    pieces: tuple[Piece, ...] = ()
+    ordered: bool = True
+    reason: str | None = None
+    note: str | None = None
+    alias_of: str | None = None
+    form: str | None = None
+    scaling: Scaling | None = None
 
     @property
     def elements(self) -> int:
@@ -58,6 +137,25 @@ class TensorInfo:
     def kind(self) -> Dtype:
         """The dtype's entry in the table."""
         return DTYPES[self.dtype]
+
+    @property
+    def coding(self) -> Coding | None:
+        """How its elements are counted, None when they are not."""
+        if self.reason or self.alias_of is not None:
+            return None
+        return CODINGS["f32"] if self.scaling else self.kind.coding
+
+    @property
+    def why(self) -> str | None:
+        """Why it is not counted, None when it is."""
+        if self.alias_of is not None:
+            return f"stored and counted as {self.alias_of!r}"
+        return self.reason or self.kind.reason
+
+    @property
+    def stored(self) -> tuple[Piece, ...]:
+        """Its pieces."""
+        return self.pieces or (Piece(self.file, self.offset, self.nbytes, self.elements),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +180,7 @@ class Checkpoint:
         fingerprint: hexadecimal digest that changes when a file's size, version or header changes.
         revision: the commit of a versioned store, "" elsewhere.
         faults: contradictions between the index and the shards.
+        distant: whether its files lie behind a network, and are best read by several large requests at once.
     """
 
     uri: str
@@ -92,11 +191,29 @@ class Checkpoint:
     fingerprint: str
     revision: str = ""
     faults: tuple[Fault, ...] = ()
+    distant: bool = False
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(t.nbytes for t in self.tensors)
+        """Bytes of all tensors, each storage once."""
+        return sum(t.nbytes for t in self.tensors if t.alias_of is None and t.scaling is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """That a chunk of codes is to be counted by its values too.
+
+    Attributes:
+        tensor: ordinal of the tensor of values.
+        matrix: as in `Scaling`.
+        block: as in `Scaling`.
+        factors: where the factors lie, in C order.
+    """
+
+    tensor: int
+    matrix: tuple[int, int]
+    block: tuple[int, int]
+    factors: tuple[Chunk, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +226,10 @@ class Chunk:
         dtype: its storage dtype.
         file: index into the task's files.
         offset: first byte in the file.
-        nbytes: length in bytes.
-        first: index of the first element in the tensor, C order.
+        nbytes: length in bytes, as stored.
+        first: index of the first element in the tensor, in the order of its pieces.
+        piece: how to get at the elements, None when the bytes are the elements.
+        scaled: for codes with a factor a block, what to do with them.
     """
 
     tensor: int
@@ -120,11 +239,31 @@ class Chunk:
     offset: int
     nbytes: int
     first: int
+    piece: Piece | None = None
+    scaled: Scaled | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many elements it holds."""
+        return self.piece.elements if self.piece else self.nbytes * 8 // DTYPES[self.dtype].bits
 
     @property
     def span(self) -> Span:
         """The elements it covers."""
-        return self.first, self.first + self.nbytes * 8 // DTYPES[self.dtype].bits
+        return self.first, self.first + self.elements
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """How to read what is far away.
+
+    Attributes:
+        ranges: requests at once, of all the workers of a process together.
+        range_bytes: how many bytes one of them asks for.
+    """
+
+    ranges: int
+    range_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +279,7 @@ class Task:
         passing: whether the kernel need not keep what was read, because its cache could not hold it all.
         refine: for a second pass over 32-bit floats, the codes of each tensor whose low halves are
             counted one by one.
+        ahead: for distant files, how to read them; None for local ones.
     """
 
     key: int
@@ -149,6 +289,7 @@ class Task:
     projected_bytes: int
     passing: bool = False
     refine: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    ahead: Ahead | None = None
 
     @property
     def nbytes(self) -> int:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from engine.storage.local import LocalReader, describe_file, local_path, page_cache_bytes
-from engine.storage.reader import Reader
+from engine.storage.folders import Folder
+from engine.storage.local import LocalReader, local_path, page_cache_bytes
+from engine.storage.locate import Place, locate
+from engine.storage.opening import describe_all, open_reader
+from engine.storage.reader import Reader, read_bytes
 
-__all__ = ["LocalReader", "Reader", "describe_file", "local_path", "open_reader", "page_cache_bytes"]
-
-
-def open_reader(uri: str) -> Reader:
-    """Open a file for positional reads.
-
-    Raises:
-        FormatError: it is not there or cannot be read.
-    """
-    return LocalReader(uri)
+__all__ = [
+    "Folder",
+    "LocalReader",
+    "Place",
+    "Reader",
+    "describe_all",
+    "local_path",
+    "locate",
+    "open_reader",
+    "page_cache_bytes",
+    "read_bytes",
+]

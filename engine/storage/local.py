@@ -10,6 +10,7 @@ from typing import Self
 
 from engine.errors import ConfigError, FormatError, TaskError
 from engine.nouns.records import SourceFile
+from engine.storage.reader import check_unchanged
 
 _SEQUENTIAL = getattr(os, "POSIX_FADV_SEQUENTIAL", None)
 _DONT_NEED = getattr(os, "POSIX_FADV_DONTNEED", None)
@@ -70,6 +71,10 @@ class LocalReader:
         status = os.fstat(self._descriptor)
         return SourceFile(self.path, status.st_size, str(status.st_mtime_ns))
 
+    def require(self, planned: SourceFile) -> None:
+        """Compare size and modification time; see `Reader`."""
+        check_unchanged(self.describe(), planned)
+
     def forget(self, offset: int, nbytes: int) -> None:
         """Let the kernel drop pages that were read, which is cheaper than having it look for some to drop.
 
@@ -103,13 +108,3 @@ class LocalReader:
     ) -> None:
         """Close the file."""
         os.close(self._descriptor)
-
-
-def describe_file(path: str) -> SourceFile:
-    """Size and version of a file that is not open.
-
-    Raises:
-        FormatError: it cannot be opened.
-    """
-    with LocalReader(path) as reader:
-        return reader.describe()

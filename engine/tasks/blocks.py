@@ -1,4 +1,4 @@
-"""The bytes of a task's chunks, block by block, from files that must not change meanwhile."""
+"""The elements of a task's chunks, block by block, from files that must not change meanwhile."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import FormatError
-from engine.nouns.records import Chunk, SourceFile, Task
+from engine.nouns.records import Chunk, Task
 from engine.storage import Reader, open_reader
+from engine.storage.ahead import Extent, read_ahead
+from engine.tasks.unpack import unpack
 
 Block = NDArray[np.uint8]
 
@@ -20,6 +21,7 @@ class BlockReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._whole = bytearray()
 
     def read(self, task: Task) -> Iterator[tuple[Chunk, Iterator[Block]]]:
         """Go through the chunks of a task in order.
@@ -28,36 +30,80 @@ class BlockReader:
             task: what to read.
 
         Yields:
-            each chunk with its blocks, (n,) uint8; a block is valid until the next is asked for.
+            each chunk with its blocks, (n,) uint8, the bytes of whole elements; a block is valid until the
+            next is asked for, and all of a chunk's must be asked for before the next chunk.
 
         Raises:
             FormatError: a file is unreadable, too short, or not the one that was planned.
         """
         if len(self._buffer) < task.block_bytes:
             self._buffer = bytearray(task.block_bytes)
-        with ExitStack() as stack:
-            readers = [stack.enter_context(open_reader(f.uri)) for f in task.files]
-            _check_unchanged(readers, task.files)
-            for chunk in task.chunks:
-                yield chunk, self._blocks(readers[chunk.file], chunk, task)
-            _check_unchanged(readers, task.files)
+        stored = self._near(task) if task.ahead is None else _far(task)
+        for chunk in task.chunks:
+            yield chunk, self._elements(chunk, task, stored)
+        for _ in stored:  # to the end, where the files are looked at once more
+            raise AssertionError("more bytes than chunks")
 
-    def _blocks(self, reader: Reader, chunk: Chunk, task: Task) -> Iterator[Block]:
+    def _elements(self, chunk: Chunk, task: Task, stored: Iterator[memoryview]) -> Iterator[Block]:
+        if chunk.piece is None:
+            left = chunk.nbytes
+            while left:
+                block = next(stored)
+                left -= len(block)
+                for start in range(0, len(block), task.block_bytes):
+                    yield np.frombuffer(block[start : start + task.block_bytes], np.uint8)
+            return
+        yield from unpack(self._gather(chunk.nbytes, stored), chunk, task.files[chunk.file].uri)
+
+    def _gather(self, nbytes: int, stored: Iterator[memoryview]) -> memoryview:
+        """Bring the stored bytes of a piece together."""
+        first = next(stored) if nbytes else memoryview(b"")
+        if len(first) == nbytes:
+            return first
+        if len(self._whole) < nbytes:
+            self._whole = bytearray(nbytes)
+        whole, done = memoryview(self._whole)[:nbytes], len(first)
+        whole[:done] = first
+        while done < nbytes:
+            block = next(stored)
+            whole[done : done + len(block)] = block
+            done += len(block)
+        return whole
+
+    def _near(self, task: Task) -> Iterator[memoryview]:
+        """Read what is here, one block after the other, with one file open at a time."""
+        with ExitStack() as stack:
+            current, reader = -1, None
+            for chunk in task.chunks:
+                if reader is None or chunk.file != current:
+                    if reader is not None:
+                        reader.require(task.files[current])
+                    stack.close()
+                    current = chunk.file
+                    reader = stack.enter_context(open_reader(task.files[current].uri))
+                    reader.require(task.files[current])
+                yield from self._blocks(reader, chunk, task)
+            if reader is not None:
+                reader.require(task.files[current])
+
+    def _blocks(self, reader: Reader, chunk: Chunk, task: Task) -> Iterator[memoryview]:
         view = memoryview(self._buffer)
         for start in range(0, chunk.nbytes, task.block_bytes):
             part = view[: min(task.block_bytes, chunk.nbytes - start)]
             reader.read_into(part, chunk.offset + start)
             if task.passing:
                 reader.forget(chunk.offset + start, len(part))
-            yield np.frombuffer(part, np.uint8)
+            yield part
 
 
-def _check_unchanged(readers: list[Reader], planned: tuple[SourceFile, ...]) -> None:
-    for reader, before in zip(readers, planned, strict=True):
-        now = reader.describe()
-        if now != before:
-            raise FormatError(
-                f"changed after the scan began: {before.size:,} bytes (version {before.version}), "
-                f"now {now.size:,} (version {now.version})",
-                file=before.uri,
-            )
+def _far(task: Task) -> Iterator[memoryview]:
+    """Read what is far away, several requests ahead."""
+    assert task.ahead is not None
+    with ExitStack() as stack:
+        readers = [stack.enter_context(open_reader(f.uri)) for f in task.files]
+        for reader, planned in zip(readers, task.files, strict=True):
+            reader.require(planned)
+        extents = (Extent(c.file, c.offset, c.nbytes) for c in task.chunks)
+        yield from read_ahead(readers, extents, task.ahead)
+        for reader, planned in zip(readers, task.files, strict=True):
+            reader.require(planned)

@@ -10,6 +10,7 @@ from engine.nouns.records import Outcome, Part, Task
 from engine.sketch import as_f32_patterns
 from engine.statistics.refinement import Refinement, from_tables
 from engine.tasks.blocks import BlockReader
+from engine.tasks.scaled import Dequantiser
 
 
 class RefineBody:
@@ -27,7 +28,8 @@ class RefineBody:
             slots[list(codes)] = np.arange(len(codes))
             low_counts = np.zeros((len(codes), 65536), np.uint64)
             powers = np.zeros((65536, 4), np.uint64)
-            for block in blocks:
-                cpu.refine32(as_f32_patterns(block, DTYPES[chunk.dtype]), slots, low_counts, powers)
+            dtype = DTYPES["F32" if chunk.scaled else chunk.dtype]
+            for block in Dequantiser(task, chunk).all_values(blocks) if chunk.scaled else blocks:
+                cpu.refine32(as_f32_patterns(block, dtype), slots, low_counts, powers)
             parts.append(Part(chunk.tensor, chunk.span, from_tables(codes, low_counts, powers)))
         return Outcome(task.key, task.nbytes, tuple(parts))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.execution.in_process import InProcessExecutor
 from engine.formats.checkpoint import open_checkpoint, require_sound
-from engine.nouns.defaults import WAREHOUSE
+from engine.nouns.defaults import RANGES, WAREHOUSE
 from engine.nouns.events import Listener, ignore
 from engine.nouns.records import Checkpoint
 from engine.plan import BLOCK_BYTES, Limits, Selection, plan_scan
@@ -61,6 +61,7 @@ def scan(
     task_bytes: int | None = None,
     block_bytes: int = BLOCK_BYTES,
     memory_bytes: int | None = None,
+    ranges: int = RANGES,
     listener: Listener = ignore,
 ) -> ScanReport:
     """Scan a checkpoint into the warehouse.
@@ -69,7 +70,7 @@ def scan(
     read again. The counts do not depend on workers, task or block size.
 
     Args:
-        uri: a safetensors file, an index, or a directory.
+        uri: a checkpoint's place; see `engine.formats.checkpoint.open_checkpoint`.
         warehouse: the DuckDB file, made when missing.
         name: the subject's name; by default taken from the place.
         workers: threads; one per core by default.
@@ -80,6 +81,7 @@ def scan(
         task_bytes: about how many bytes a task reads.
         block_bytes: how many bytes one read asks for, a multiple of 8.
         memory_bytes: refuse the plan if it may take more.
+        ranges: how many requests at once read a distant checkpoint.
         listener: told what happens.
 
     Returns:
@@ -94,35 +96,35 @@ def scan(
         checkpoint,
         Warehouse(warehouse, listener=listener),
         name=name,
-        workers=workers,
         exact=exact,
         selection=Selection(tuple(include), tuple(exclude)),
         force=force,
-        task_bytes=task_bytes,
-        block_bytes=block_bytes,
-        memory_bytes=memory_bytes,
+        limits=_limits(workers, task_bytes, block_bytes, memory_bytes, ranges),
         listener=listener,
     )
+
+
+def _limits(
+    workers: int | None, task_bytes: int | None, block_bytes: int, memory_bytes: int | None, ranges: int
+) -> Limits:
+    """Gather what a caller says of the work, and what is known of this machine."""
+    workers = InProcessExecutor(workers).workers
+    return Limits(workers, task_bytes, block_bytes, memory_bytes, page_cache_bytes(), ranges)
 
 
 def scan_checkpoint(
     checkpoint: Checkpoint,
     store: Warehouse,
     *,
+    limits: Limits,
     name: str | None = None,
-    workers: int | None = None,
     exact: bool = False,
     selection: Selection = EVERYTHING,
     force: bool = False,
-    task_bytes: int | None = None,
-    block_bytes: int = BLOCK_BYTES,
-    memory_bytes: int | None = None,
     listener: Listener = ignore,
 ) -> ScanReport:
     """Scan a checkpoint whose headers were read before; otherwise as `scan`."""
     began = time.monotonic()
-    executor = InProcessExecutor(workers)
-    limits = Limits(executor.workers, task_bytes, block_bytes, memory_bytes, page_cache_bytes())
     plan = plan_scan(
         checkpoint, selection, limits, {}, exact=exact
     )  # refuses before the warehouse hears of it
@@ -131,6 +133,7 @@ def scan_checkpoint(
         standing = begin(connection, checkpoint, name=name or checkpoint.name, spec=spec, force=force)
     nbytes_read = 0
     if not standing.complete:
+        executor = InProcessExecutor(limits.workers)
         job = ScanJob(checkpoint, store, standing, executor, exact=exact, listener=listener)
         nbytes_read = job.run(plan_scan(checkpoint, selection, limits, job.covered()), limits)
     return ScanReport(
@@ -184,9 +187,10 @@ def dry_run(
     task_bytes: int | None = None,
     block_bytes: int = BLOCK_BYTES,
     memory_bytes: int | None = None,
+    ranges: int = RANGES,
 ) -> DryRun:
     """Plan a scan and do nothing; arguments and errors as for `scan`."""
-    limits = Limits(InProcessExecutor(workers).workers, task_bytes, block_bytes, memory_bytes)
+    limits = _limits(workers, task_bytes, block_bytes, memory_bytes, ranges)
     checkpoint = open_checkpoint(str(uri))
     require_sound(checkpoint)
     plan = plan_scan(checkpoint, Selection(tuple(include), tuple(exclude)), limits, {})

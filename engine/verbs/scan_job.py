@@ -99,10 +99,10 @@ class ScanJob:
         for ordinal in missing:
             info = self._checkpoint.tensors[ordinal]
             partial = self._fold.partials.get(ordinal)
-            if info.kind.coding is None:
+            if info.coding is None:
                 self._finished.append(Finished(ordinal, info))
             elif info.elements == 0:
-                self._finish(ordinal, empty(info.kind.coding.name))
+                self._finish(ordinal, empty(info.coding.name))
             elif partial is not None and partial.covered == info.elements:
                 self._whole(ordinal, self._fold.partials.pop(ordinal).found)
 

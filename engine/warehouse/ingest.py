@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from engine.execution.fold import Partial
 from engine.nouns.names import place
-from engine.nouns.records import TensorInfo
+from engine.nouns.records import DEQUANTISED, TensorInfo
 from engine.sketch import Sketch
 from engine.statistics.filtering import Filtered
 from engine.statistics.quantiles import PROBABILITIES
@@ -98,7 +98,9 @@ def _optional_list(array: Any) -> list[int] | None:
 
 
 def _tensor_row(subject_id: int, tensor_id: int, tensor: Finished) -> dict[str, Any]:
-    info, where = tensor.info, place(tensor.info.name)
+    info = tensor.info
+    where = place(info.name.removesuffix(DEQUANTISED) if info.scaling else info.name)
+    notes = [n for n in (info.kind.note, info.note) if n]
     row: dict[str, Any] = {
         "subject_id": subject_id,
         "tensor_id": tensor_id,
@@ -109,11 +111,13 @@ def _tensor_row(subject_id: int, tensor_id: int, tensor: Finished) -> dict[str, 
         "module": where.module,
         "role": where.role,
         "dtype": info.dtype,
-        "coding": info.kind.coding.name if info.kind.coding else None,
+        "coding": info.coding.name if info.coding else None,
         "shape": list(info.shape),
         "n": info.elements,
-        "note": info.kind.note,
-        "reason": info.kind.reason,
+        "note": "; ".join(notes) or None,
+        "reason": info.why,
+        "alias_of": info.alias_of,
+        "form": info.form,
     }
     return row | (
         _summary_columns(tensor.summary) if tensor.summary else dict.fromkeys((*_COUNTS, *_NUMBERS))

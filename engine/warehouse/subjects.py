@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.execution.fold import Partial
-from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import Checkpoint
+from engine.nouns.records import Checkpoint, TensorInfo
 from engine.sketch import Sketch
 from engine.version import __version__
 from engine.warehouse.rows import Connection, all_rows, first_row, one_value
@@ -92,13 +91,13 @@ def _interrupted(connection: Connection, subject_id: int, name: str, checkpoint:
         "FROM partials WHERE subject_id = ?",
         [subject_id],
     )
-    found = {row[0]: _partial(checkpoint.tensors[row[0]].dtype, row[1:]) for row in partials}
+    found = {row[0]: _partial(checkpoint.tensors[row[0]], row[1:]) for row in partials}
     return Standing(subject_id, name, resumed=True, done=frozenset(r[0] for r in rows), partials=found)
 
 
-def _partial(dtype: str, row: tuple[object, ...]) -> Partial[Sketch]:
+def _partial(info: TensorInfo, row: tuple[object, ...]) -> Partial[Sketch]:
     spans, codes, n, low, square, zeros, minimum, maximum = row
-    coding = DTYPES[dtype].coding
+    coding = info.coding
     assert coding is not None
     flat = np.asarray(spans).tolist()
     sketch = Sketch(

@@ -6,7 +6,7 @@ SELECT
     s.format,
     s.status,
     count(t.tensor_id) AS tensors,
-    coalesce(sum(t.n), 0)::UBIGINT AS parameters,
+    coalesce(sum(t.n) FILTER (t.alias_of IS NULL AND t.form IS DISTINCT FROM 'codes'), 0)::UBIGINT AS parameters,
     s.bytes,
     s.revision,
     coalesce(s.finished_at, s.started_at) AS "when",

@@ -21,7 +21,10 @@ SELECT
     t.shape,
     t.n,
     t.n - t.nan - t.pos_inf - t.neg_inf AS finite,
-    len(t.shape) >= 2 AND coalesce(finite, 0) > 0 AS is_matrix,
+    len(t.shape) >= 2 AND coalesce(finite, 0) > 0
+        AND coalesce(t.form, '') NOT IN ('codes', 'unscaled', 'factors') AS is_matrix,
+    -- of two rows for the same parameters one counts: the first name of tied weights, the values of codes
+    t.alias_of IS NULL AND t.form IS DISTINCT FROM 'codes' AS is_counted_once,
     t.mean,
     sqrt(t.m2 / nullif(finite, 0)) AS std,
     (t.m3 / finite) / nullif(std, 0) ** 3 AS skewness,
@@ -58,7 +61,9 @@ SELECT
     t.m4,
     t.coding,
     t.note,
-    t.reason
+    t.reason,
+    t.alias_of,
+    t.form
 FROM tensors t
 JOIN subjects s ON s.subject_id = t.subject_id AND s.status = 'complete'
 LEFT JOIN at_3s f ON f.tensor_id = t.tensor_id;

@@ -145,7 +145,7 @@ BAD = {
     "scan good.safetensors --memory 1KB": "over the limit",
     "scan good.safetensors --memory much": "--memory takes a size",
     "scan good.safetensors --include nothing": "no tensor of 1 matches",
-    "scan good.safetensors --exclude *": "no tensor of 1 matches",
+    "scan good.safetensors --exclude *": "no tensor of 1 is left without",
     "scan good.safetensors -f csv": "not csv",
     "scan good.safetensors -f parquet": "not parquet",
     "scan good.safetensors empty --name two": "--name",

@@ -13,7 +13,7 @@ from engine.formats.checkpoint import open_checkpoint
 from engine.nouns.records import Chunk, SourceFile, Task
 from engine.plan import Limits, Selection, plan_refine, plan_scan
 from engine.statistics.summary import codes_to_refine
-from engine.storage import LocalReader, describe_file, open_reader
+from engine.storage import LocalReader, describe_all, open_reader
 from engine.tasks.blocks import BlockReader
 from engine.tasks.refine import RefineBody
 from engine.tasks.scan import ScanBody
@@ -23,7 +23,7 @@ from tests.builders import assert_same, patterns_of, reference_sketch, refinemen
 def task_for(path: Path, *chunks: tuple[int, int], block_bytes: int = 8) -> Task:
     """Chunks of bytes, given as (offset, nbytes)."""
     cut = tuple(Chunk(i, f"t{i}", "F8_E4M3", 0, at, n, 0) for i, (at, n) in enumerate(chunks))
-    return Task(0, (describe_file(str(path)),), cut, block_bytes, 0)
+    return Task(0, (describe_all([str(path)])[0],), cut, block_bytes, 0)
 
 
 def contents(task: Task, reader: BlockReader | None = None) -> list[list[bytes]]:
@@ -95,7 +95,7 @@ def refused(path: Path, read) -> str:
 def test_a_file_changed_after_the_plan_is_refused(path, change):
     task = task_for(path, (0, 40))
     change(path)
-    text = refused(path, lambda: next(BlockReader().read(task)))  # before a byte of it is read
+    text = refused(path, lambda: next(next(BlockReader().read(task))[1]))  # before a byte of it is read
     assert "changed" in text or "No such file" in text
 
 
@@ -166,7 +166,7 @@ def test_a_scan_body_that_failed_starts_the_next_task_from_nothing(tmp_path):
     stamp = (tmp_path / "bad.safetensors").stat()
     os.truncate(tmp_path / "bad.safetensors", stamp.st_size - 16)
     size = stamp.st_size - 16
-    now = SourceFile(bad.files[0].uri, size, describe_file(bad.files[0].uri).version)
+    now = SourceFile(bad.files[0].uri, size, describe_all([bad.files[0].uri])[0].version)
     with pytest.raises(FormatError, match="ends at byte"):
         body(Task(bad.key, (now,), bad.chunks, bad.block_bytes, 0))
     (part,) = body(good).parts
@@ -207,11 +207,11 @@ def test_a_reader_fills_any_buffer_from_any_offset(tmp_path):
 
 def test_a_description_follows_the_file(tmp_path):
     path = write(tmp_path / "x", b"abc")
-    first = describe_file(str(path))
+    first = describe_all([str(path)])[0]
     assert (first.uri, first.size) == (str(path), 3)
-    assert describe_file(str(path)) == first
+    assert describe_all([str(path)])[0] == first
     touch(path)
-    assert describe_file(str(path)).version != first.version
+    assert describe_all([str(path)])[0].version != first.version
 
 
 def test_what_cannot_be_opened_is_a_damaged_file(tmp_path):

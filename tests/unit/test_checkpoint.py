@@ -165,8 +165,8 @@ def test_one_damaged_file_of_a_directory_is_named(tmp_path):
     [
         ("nowhere.safetensors", "no such file"),
         ("nowhere", "no such file"),
-        ("s3://bucket/model", "s3:// is not supported"),
-        ("hf://org/model", "hf:// is not supported"),
+        ("ftp://host/model", "ftp:// is no store"),
+        ("hf://datasets/org/name", "is no model on the Hub"),
         ("x" * 5000, ""),
         ("a\0b.safetensors", ""),
     ],
@@ -185,7 +185,7 @@ def test_the_home_of_nobody_is_a_mistake_in_the_request():
 
 def test_other_files_and_empty_directories_are_no_checkpoints(tmp_path):
     with pytest.raises(ConfigError, match="is not a checkpoint"):
-        open_checkpoint(str(write(tmp_path / "pytorch_model.bin", b"")))
+        open_checkpoint(str(write(tmp_path / "notes.txt", b"")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no .*safetensors"):
         open_checkpoint(str(tmp_path / "empty"))

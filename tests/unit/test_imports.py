@@ -30,7 +30,10 @@ OWNERS = {
     "rich": "cli",
     "torch": None,
     "ray": None,
-    "zarr": None,
+    "zarr": "formats",
+    "obstore": "storage",
+    "huggingface_hub": "storage",
+    "numcodecs": "tasks",
     "scipy": None,
 }
 """The only floor that may import each heavy library."""

@@ -12,6 +12,7 @@ import pytest
 from engine.errors import FormatError
 from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.formats.index import read_index
+from engine.storage import locate
 from tests.builders import f32, write, write_sharded, write_tensors
 
 SHARD = "model-00001-of-00001.safetensors"
@@ -38,9 +39,10 @@ def index_of(directory: Path, content: Any) -> Path:
 
 
 def test_an_index_lists_its_shards_by_name(tmp_path):
-    index = read_index(write_sharded(tmp_path, {"b": f32(1), "c": f32(2)}, {"a": f32(3)}))
+    path = write_sharded(tmp_path, {"b": f32(1), "c": f32(2)}, {"a": f32(3)})
+    index = read_index(locate(str(tmp_path)).folder, path.name)
     names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    assert index.shards == {name: tmp_path / name for name in names}
+    assert index.shards == {name: str(tmp_path / name) for name in names}
     assert index.weight_map == {"b": names[0], "c": names[0], "a": names[1]}
     assert index.faults == ()
 

@@ -1,0 +1,103 @@
+"""From an address to an object store and a path in it. Stores are shared, and with them their connections."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from engine.errors import ConfigError
+from engine.storage.uris import BUCKETS, WEB, scheme_of
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_NO_RETRY = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}  # the reader repeats, from where it was
+_PATIENCE = {"connect_timeout": "20s", "read_timeout": "30s", "timeout": "1h", "pool_idle_timeout": "60s"}
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
+
+def split_address(uri: str) -> tuple[str, str]:
+    """Split a distant file's address into its store and its path there.
+
+    Raises:
+        ConfigError: it names no store of a known kind.
+    """
+    scheme = scheme_of(uri)
+    parts = urlsplit(uri)
+    if scheme in WEB:
+        folder, _, name = parts.path.rpartition("/")
+        return urlunsplit((scheme, parts.netloc, folder, parts.query, "")), unquote(name)
+    if scheme in BUCKETS and parts.netloc:
+        return f"{BUCKETS[scheme]}://{parts.netloc}", uri.split(parts.netloc, 1)[1].strip("/")
+    raise ConfigError(f"{scheme}:// is no store that can be read", file=uri)
+
+
+def open_store(root: str) -> ObjectStore:
+    """Open a store by the first part of `split_address`, with the credentials of the environment.
+
+    Raises:
+        ConfigError: it cannot be configured.
+    """
+    try:
+        return _bucket(root) if scheme_of(root) not in WEB else _web(root, ())
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"cannot be opened: {str(error).splitlines()[0]}", file=root) from error
+
+
+def open_hub_store(root: str, headers: dict[str, str]) -> ObjectStore:
+    """Open the files of one commit of a Hub repository, below a web address."""
+    return _web(root, tuple(sorted(headers.items())))
+
+
+@cache
+def _web(root: str, headers: tuple[tuple[str, str], ...]) -> ObjectStore:
+    from obstore.store import HTTPStore
+
+    options: Any = {**_PATIENCE, "allow_http": root.startswith("http://"), "default_headers": dict(headers)}
+    return HTTPStore.from_url(root, client_options=options, retry_config=_retry())
+
+
+@cache
+def _bucket(root: str) -> ObjectStore:
+    from obstore import exceptions
+    from obstore.store import from_url
+
+    options: Any = {**_PATIENCE, "allow_http": _plain_http()}
+    extra: Any = {"credential_provider": provider} if (provider := _profile(root)) else {}
+    if root.startswith("s3://") and (endpoint := _endpoint()):
+        extra["endpoint"] = endpoint
+    try:
+        return from_url(root, client_options=options, retry_config=_retry(), **extra)
+    except exceptions.BaseError as error:
+        raise ConfigError(f"cannot be opened: {str(error).splitlines()[0]}", file=root) from error
+
+
+def _retry() -> Any:
+    return dict(_NO_RETRY)
+
+
+def _endpoint() -> str | None:
+    return next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
+
+
+def _plain_http() -> bool:
+    """Whether the environment names a server without TLS, such as one on this machine."""
+    return (_endpoint() or os.environ.get("AZURE_STORAGE_ENDPOINT", "")).startswith("http://")
+
+
+def _profile(root: str) -> Any:
+    """Credentials of an AWS profile, when boto3 is there to find them and the environment has none."""
+    if not root.startswith("s3://") or os.environ.get("AWS_ACCESS_KEY_ID"):
+        return None
+    if os.environ.get("AWS_SKIP_SIGNATURE"):
+        return None
+    try:
+        from boto3 import Session
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError:
+        return None
+    session = Session()
+    return Boto3CredentialProvider(session) if session.get_credentials() else None
