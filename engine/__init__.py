@@ -16,16 +16,18 @@ from engine.version import __version__
 if TYPE_CHECKING:
     from engine.verbs.check import check
     from engine.verbs.look import ls, show
+    from engine.verbs.pack import pack
     from engine.verbs.paper import paper
     from engine.verbs.query import sql
     from engine.verbs.scan import dry_run, scan
 
-__all__ = ["__version__", "check", "dry_run", "ls", "paper", "scan", "show", "sql"]
+__all__ = ["__version__", "check", "dry_run", "ls", "pack", "paper", "scan", "show", "sql"]
 
 _HOMES = {
     "check": "check",
     "dry_run": "scan",
     "ls": "look",
+    "pack": "pack",
     "paper": "paper",
     "scan": "scan",
     "show": "look",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import ask, scanning
+from engine.cli import ask, packing, scanning
 from engine.cli.output import complain, prepare_streams
 from engine.errors import GaussmeterError
 from engine.version import __version__
@@ -45,6 +45,7 @@ def common(
 
 app.command()(scanning.scan)
 app.command()(scanning.check)
+app.command()(packing.pack)
 app.command("ls")(ask.ls)
 app.command()(ask.show)
 app.command()(ask.sql)

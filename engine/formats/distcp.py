@@ -17,9 +17,10 @@ from typing import Any
 from engine.errors import FormatError
 from engine.formats.pickles import MAX_PICKLE_BYTES, DtypeName, Inert, Tensor, load
 from engine.formats.state_dict import Named, find_weights
+from engine.formats.strided import c_strides, is_row_major
 from engine.formats.torch_file import open_archive, tensor_info
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import Piece, SourceFile, TensorInfo
+from engine.nouns.records import Piece, SourceFile, TensorInfo, View
 from engine.storage import Folder, describe_all, open_reader, read_bytes
 from engine.storage.opening import AT_ONCE
 
@@ -195,17 +196,23 @@ def _tensors(
 ) -> tuple[TensorInfo, ...]:
     every = sorted((p for of in parts.values() for p in of), key=lambda p: (p.file, p.offset))
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="distcp") as pool:
-        read = dict(zip(every, pool.map(lambda p: _pieces(p, *files[p.file]), every), strict=True))
+        shapes = {k: records[k].get("size") for k in named}
+        read = dict(
+            zip(every, pool.map(lambda p: _pieces(p, shapes[p.name], *files[p.file]), every), strict=True)
+        )
     tensors = []
     for key, name in named.items():
         pieces = tuple(piece for p in parts[key] for piece in read[p][1])
         dtype = _dtype(records[key], [read[p][0] for p in parts[key]])
         shape = records[key].get("size")
         reason = f"not a weight: it lies under {name.outside!r}" if name.outside else None
+        form = "outside" if name.outside else None
         first = pieces[0] if pieces else Piece(0, 0, 0, 0)
         nbytes = DTYPES[dtype].nbytes(prod(shape)) or 0
-        ordered = len(parts[key]) <= 1 and all(p.plain for p in pieces)
-        info = TensorInfo(name.name, dtype, shape, first.file, first.offset, nbytes, pieces, ordered, reason)
+        ordered = all(p.at is None for p in pieces)
+        info = TensorInfo(
+            name.name, dtype, shape, first.file, first.offset, nbytes, pieces, ordered, reason, form=form
+        )
         tensors.append(info)
     return tuple(sorted(tensors, key=lambda t: (t.file, t.offset, t.name)))
 
@@ -220,8 +227,10 @@ def _dtype(record: Record, found: Sequence[str]) -> str:
     return declared.name if isinstance(declared, DtypeName) else "F32"
 
 
-def _pieces(part: _Part, number: int, file: SourceFile) -> tuple[str, tuple[Piece, ...]]:
-    """Dtype and pieces of a part, from its archive."""
+def _pieces(
+    part: _Part, shape: tuple[int, ...], number: int, file: SourceFile
+) -> tuple[str, tuple[Piece, ...]]:
+    """Dtype and pieces of a part of a tensor of a shape, from its archive."""
     if part.offset + part.nbytes > file.size:
         raise FormatError(
             f"its part at {part.corner} ends at byte {part.offset + part.nbytes:,} of {file.size:,}",
@@ -232,8 +241,15 @@ def _pieces(part: _Part, number: int, file: SourceFile) -> tuple[str, tuple[Piec
         archive = open_archive(reader, file.uri, part.offset, part.nbytes)
     if not isinstance(archive.saved, Tensor):
         raise FormatError(f"its part at {part.corner} is no tensor", file=file.uri, tensor=part.name)
-    info = tensor_info(part.name, archive.saved, archive)
+    rows = part.shape[1:] == shape[1:] and is_row_major(archive.saved.shape, archive.saved.strides)
+    info = tensor_info(part.name, archive.saved, archive, at=None if rows else _place(part, shape))
     if info.shape != part.shape:
         message = f"its part at {part.corner} has shape {info.shape}, expected {part.shape}"
         raise FormatError(message, file=file.uri, tensor=part.name)
     return info.dtype, tuple(replace(p, file=number) for p in info.stored)
+
+
+def _place(part: _Part, shape: tuple[int, ...]) -> View:
+    """Which elements of its tensor a part is. Whole rows need none: they follow those of the part before."""
+    steps = c_strides(shape)
+    return View(sum(c * s for c, s in zip(part.corner, steps, strict=True)), part.shape, steps)

@@ -13,8 +13,8 @@ from math import prod
 from engine.nouns.records import Piece, View
 
 PIECE_BYTES = 4 << 20
-Dimension = tuple[int, int]
-"""Length and stride in elements."""
+Dimension = tuple[int, int, int]
+"""Length, stride in the storage and stride in the tensor, both in elements."""
 
 
 def extent(shape: Sequence[int], strides: Sequence[int]) -> int:
@@ -44,8 +44,17 @@ def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return True
 
 
+def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Elements from one to the next along each dimension of a C-contiguous tensor."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
 def view_pieces(
-    file: int, offset: int, item: int, shape: Sequence[int], strides: Sequence[int]
+    file: int, offset: int, item: int, shape: Sequence[int], strides: Sequence[int], at: View
 ) -> tuple[Piece, ...]:
     """Cut a view into pieces.
 
@@ -55,38 +64,34 @@ def view_pieces(
         item: bytes of an element.
         shape: of the view.
         strides: of the view, in elements.
+        at: which elements of the tensor they are; of the same shape.
 
     Returns:
         pieces that hold each element of the view once, in an order of their own.
     """
-    elements = prod(shape)
-    if not elements:
+    if 0 in shape:
         return ()
-    if is_dense(shape, strides):
-        return (Piece(file, offset, elements * item, elements),)
-    dimensions = sorted(_dimensions(shape, strides), key=lambda d: -d[1])
-    return tuple(_cut(file, offset, item, dimensions))
+    triples = zip(shape, strides, at.strides, strict=True)
+    dimensions = sorted((d for d in triples if d[0] != 1), key=lambda d: -d[1])
+    return tuple(_cut(file, offset, item, dimensions, at.start))
 
 
-def _dimensions(shape: Sequence[int], strides: Sequence[int]) -> list[Dimension]:
+def _dimensions(shape: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
     return [(size, stride) for size, stride in zip(shape, strides, strict=True) if size != 1]
 
 
-def _cut(file: int, offset: int, item: int, dimensions: list[Dimension]) -> Iterator[Piece]:
+def _cut(file: int, offset: int, item: int, dimensions: list[Dimension], at: int) -> Iterator[Piece]:
     """Cut along the widest dimension until what is left fits."""
-    sizes, strides = [d[0] for d in dimensions], [d[1] for d in dimensions]
+    sizes, strides, places = (tuple(d[i] for d in dimensions) for i in range(3))
     spanned, elements = extent(sizes, strides) * item, prod(sizes)
     if max(spanned, elements * item) <= PIECE_BYTES or not dimensions:
-        view = View(0, tuple(sizes), tuple(strides))
-        yield Piece(file, offset, spanned, elements, view=view)
+        view, place = View(0, sizes, strides), View(at, sizes, places)
+        yield Piece(file, offset, spanned, elements, view=view, at=place)
         return
-    (size, stride), rest = dimensions[0], dimensions[1:]
-    row = max(extent([d[0] for d in rest], [d[1] for d in rest]), prod(d[0] for d in rest), stride) * item
+    (size, stride, step), rest = dimensions[0], dimensions[1:]
+    row = max(extent(sizes[1:], strides[1:]), prod(sizes[1:]), stride) * item
     group = max(1, PIECE_BYTES // row)
     for first in range(0, size, group):
         some = min(group, size - first)
-        place = offset + first * stride * item
-        if some > 1 or group > 1:
-            yield from _cut(file, place, item, [(some, stride), *rest])
-        else:
-            yield from _cut(file, place, item, rest)
+        inner = [(some, stride, step), *rest] if group > 1 else rest
+        yield from _cut(file, offset + first * stride * item, item, inner, at + first * step)

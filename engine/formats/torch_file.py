@@ -16,10 +16,10 @@ from engine.errors import FormatError
 from engine.formats.header import Header
 from engine.formats.pickles import MAX_PICKLE_BYTES, Storage, Tensor, load
 from engine.formats.state_dict import Named, find_weights
-from engine.formats.strided import extent, is_dense, is_row_major, view_pieces
+from engine.formats.strided import c_strides, extent, is_dense, is_row_major, view_pieces
 from engine.formats.zip_directory import Member, read_directory
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import TensorInfo
+from engine.nouns.records import TensorInfo, View
 from engine.storage import Reader, open_reader, read_bytes
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -111,7 +111,9 @@ def _check_byte_order(reader: Reader, member: Member | None, uri: str) -> None:
         raise FormatError(f"its numbers are {order!r} endian, expected little", file=uri)
 
 
-def tensor_info(name: str, tensor: Tensor, archive: Archive, outside: str | None = None) -> TensorInfo:
+def tensor_info(
+    name: str, tensor: Tensor, archive: Archive, outside: str | None = None, at: View | None = None
+) -> TensorInfo:
     """Find the bytes of a tensor.
 
     Args:
@@ -119,13 +121,13 @@ def tensor_info(name: str, tensor: Tensor, archive: Archive, outside: str | None
         tensor: the stand-in.
         archive: that it lies in.
         outside: the key that it lies under when it is no weight.
+        at: which elements of a larger tensor they are; None for a whole one.
 
     Raises:
         FormatError: its storage is missing, or shorter than the tensor, or than it should be.
     """
     dtype = DTYPES[tensor.dtype]
-    elements = prod(tensor.shape)
-    nbytes = dtype.nbytes(elements) or 0
+    nbytes = dtype.nbytes(prod(tensor.shape)) or 0
     reason = f"not a weight: it lies under {outside!r}" if outside else tensor.reason
     if tensor.storage is None:
         return TensorInfo(name, tensor.dtype, tensor.shape, 0, 0, nbytes, reason=reason)
@@ -139,13 +141,15 @@ def tensor_info(name: str, tensor: Tensor, archive: Archive, outside: str | None
             tensor=name,
         )
     offset = member.offset + tensor.start * item
-    info = TensorInfo(name, tensor.dtype, tensor.shape, 0, offset, nbytes, reason=reason)
-    if is_row_major(tensor.shape, tensor.strides) or not elements or info.coding is None:
+    form = "outside" if outside else None
+    info = TensorInfo(name, tensor.dtype, tensor.shape, 0, offset, nbytes, reason=reason, form=form)
+    if at is None and is_row_major(tensor.shape, tensor.strides):
         return info
-    if elements > max(_MOST_REPEATED, member.nbytes):
+    if info.elements > max(_MOST_REPEATED, member.nbytes):
         return replace(info, reason=f"repeats the {member.nbytes // item:,} elements of its storage")
-    pieces = view_pieces(0, offset, item, tensor.shape, tensor.strides)
-    return replace(info, pieces=pieces, ordered=False)
+    at = at or View(0, tensor.shape, c_strides(tensor.shape))
+    pieces = view_pieces(0, offset, item, tensor.shape, tensor.strides, at)
+    return replace(info, pieces=pieces, ordered=not pieces)
 
 
 def _storage(storage: Storage, archive: Archive, name: str) -> Member:

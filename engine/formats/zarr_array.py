@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import FormatError
-from engine.formats.strided import is_row_major, view_pieces
+from engine.formats.strided import c_strides, is_row_major, view_pieces
 from engine.formats.zarr_objects import Blob
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Piece, TensorInfo, View
@@ -25,6 +25,9 @@ LOGICAL = "logical_dtype"
 """The attribute that says what the integers of an array stand for."""
 TENSOR_NAME = "tensor_name"
 """The attribute that keeps a name that no path can have."""
+
+MARK = "gaussmeter"
+"""The attribute that says where an array or a group was packed from, and whether it is whole."""
 
 CODECS = ("zstd", "gzip", "blosc", "crc32c")
 _NATIVE = {
@@ -220,16 +223,26 @@ def array_info(
     elements = prod(array.shape)
     nbytes = DTYPES[array.dtype].nbytes(elements) or 0
     pieces: list[Piece] = []
-    if DTYPES[array.dtype].coding is not None and elements:
+    if array.dtype != "OTHER" and elements:
         for at, blob in _chunks(array, blobs, indexes, uri):
             for piece in _pieces(array, at, blob, files[blob.file.uri]):
                 _append(pieces, piece)
-    rows = all(c >= s for c, s in zip(array.chunk[1:], array.shape[1:], strict=True))
-    ordered = rows and array.order == tuple(range(len(array.shape)))
     first = pieces[0] if pieces else Piece(0, 0, 0, 0)
     return TensorInfo(
-        array.name, array.dtype, array.shape, first.file, first.offset, nbytes, tuple(pieces), ordered
+        array.name, array.dtype, array.shape, first.file, first.offset, nbytes, tuple(pieces), _ordered(array)
     )
+
+
+def _ordered(array: Array) -> bool:
+    """Whether one chunk after the other is C order: chunks are whole rows, or parts of one row."""
+    in_order = array.order == tuple(range(len(array.shape)))
+    return in_order and _in_rows(array.chunk, array.shape) and _in_rows(array.grid, array.shape)
+
+
+def _in_rows(chunk: Shape, shape: Shape) -> bool:
+    cut = [i for i, (c, s) in enumerate(zip(chunk, shape, strict=True)) if c < s]
+    last = max(cut, default=0)
+    return all(c == 1 or s == 1 for c, s in zip(chunk[:last], shape[:last], strict=True))
 
 
 def _append(pieces: list[Piece], piece: Piece) -> None:
@@ -298,21 +311,25 @@ def _index(array: Array, data: bytes, key: str, uri: str) -> list[tuple[int, int
 def _pieces(array: Array, at: Shape, blob: Blob, file: int) -> tuple[Piece, ...]:
     """The elements of one chunk that lie within the array: chunks at its edges are padded."""
     valid = tuple(min(c, s - a) for c, s, a in zip(array.chunk, array.shape, at, strict=True))
-    strides = _strides(array)
-    elements = prod(valid)
+    strides, elements = _strides(array), prod(valid)
     memory = prod(array.chunk) * array.item
+    in_rows = _ordered(array) and is_row_major(valid, strides)
+    steps = c_strides(array.shape)
+    place = View(sum(a * s for a, s in zip(at, steps, strict=True)), valid, steps)
+    if not array.codecs and blob.nbytes != memory:
+        message = f"a chunk of it has {blob.nbytes:,} bytes, expected {memory:,}"
+        raise FormatError(message, file=blob.file.uri, tensor=array.name)
+    if not array.codecs and in_rows:
+        return (Piece(file, blob.offset, elements * array.item, elements),)
     if not array.codecs:
-        if blob.nbytes != memory:
-            raise FormatError(
-                f"a chunk of it has {blob.nbytes:,} bytes, expected {memory:,}",
-                file=blob.file.uri,
-                tensor=array.name,
-            )
-        return view_pieces(file, blob.offset, array.item, valid, strides)
+        return view_pieces(file, blob.offset, array.item, valid, strides, place)
     view = None
-    if elements != prod(array.chunk):
-        view = View(0, (elements,), (1,)) if is_row_major(valid, strides) else View(0, valid, strides)
-    return (Piece(file, blob.offset, blob.nbytes, elements, array.codecs, memory, view),)
+    if in_rows and elements != prod(array.chunk):
+        view = View(0, (elements,), (1,))
+    elif not in_rows:
+        view = View(0, valid, strides)
+    kept = None if in_rows else place
+    return (Piece(file, blob.offset, blob.nbytes, elements, array.codecs, memory, view, kept),)
 
 
 def _strides(array: Array) -> Shape:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import FormatError
 from engine.formats.strict_json import parse_object
-from engine.formats.zarr_array import Array, array_info, index_blob, read_array
+from engine.formats.zarr_array import MARK, Array, array_info, index_blob, read_array
 from engine.formats.zarr_objects import ROOT, Blob, Objects, read_all
 from engine.nouns.records import SourceFile, TensorInfo
 
@@ -32,11 +33,30 @@ def read_group(objects: Objects) -> tuple[tuple[SourceFile, ...], tuple[TensorIn
     indexes = _indexes(arrays, blobs, objects.uri)
     files = tuple({b.file.uri: b.file for b in blobs.values()}.values())
     numbers = {f.uri: i for i, f in enumerate(files)}
-    tensors = tuple(array_info(a, blobs, indexes, numbers, objects.uri) for a in arrays)
+    found = [array_info(a, blobs, indexes, numbers, objects.uri) for a in arrays]
+    tensors = (*found, *_aliases(documents[""], found, objects.uri))
     digest = hashlib.sha256(repr(sorted(documents.items())).encode())
     for key in sorted(indexes):
         digest.update(indexes[key])
     return files, tensors, digest.hexdigest()
+
+
+def _aliases(root: dict[str, Any], found: list[TensorInfo], uri: str) -> list[TensorInfo]:
+    """The tied tensors that `gaussmeter pack` has noted instead of writing them twice."""
+    mark = (root.get("attributes") or {}).get(MARK)
+    if not isinstance(mark, dict):
+        return []
+    if mark.get("status") == "packing":
+        raise FormatError("is a pack that was not finished: run gaussmeter pack again", file=uri)
+    stored = {t.name: t for t in found}
+    aliases = []
+    for name, note in (mark.get("aliases") or {}).items():
+        of = stored.get(str(note.get("of")))
+        if of is None or name in stored:
+            raise FormatError(f"is noted as an alias of {note.get('of')!r}", file=uri, tensor=name)
+        shape = tuple(int(s) for s in note.get("shape", of.shape))
+        aliases.append(replace(of, name=name, shape=shape, pieces=(), alias_of=of.name))
+    return aliases
 
 
 def _check_names(arrays: list[Array], uri: str) -> None:

@@ -59,6 +59,7 @@ class Piece:
         codecs: what undoes its compression, in the order of undoing; none for plain bytes.
         memory: how many bytes it takes when undone.
         view: which of those are the tensor's; None for all.
+        at: which elements of the tensor they are, in C order; None when they follow the piece before.
     """
 
     file: int
@@ -68,11 +69,12 @@ class Piece:
     codecs: tuple[str, ...] = ()
     memory: int = 0
     view: View | None = None
+    at: View | None = None
 
     @property
     def plain(self) -> bool:
         """Whether it is nothing but the elements, so that it can be cut anywhere."""
-        return not self.codecs and self.view is None
+        return not self.codecs and self.view is None and self.at is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,7 @@ class TensorInfo:
         note: what a reader should know about the counts, beside what its dtype says.
         alias_of: the tensor that is stored in the same place and is counted there.
         form: `codes` or `factors` of a scaled tensor, `dequantised` for its values, `unscaled` for codes
-        whose
-            factors do not fit; None for plain weights.
+            whose factors do not fit, `outside` for what is no weight; None for plain weights.
         scaling: for a dequantised tensor, what it is made of.
     """
 

@@ -1,0 +1,162 @@
+"""From tensors to chunks, and from chunks to tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+
+from engine.nouns.dtypes import DTYPES, Coding
+from engine.nouns.records import Ahead, Checkpoint, Chunk, Piece, Span, Task, TensorInfo
+from engine.plan.limits import (
+    BASE_BYTES,
+    COUNTER_BYTES,
+    FREE_TENSORS,
+    MOST_CHUNKS,
+    RESULT_BYTES,
+    SMALLEST_TASK,
+    SPARE_RANGES,
+    TASK_BYTES,
+    TASKS_PER_WORKER,
+    TENSOR_BYTES,
+    Limits,
+)
+
+
+def task_bytes_of(limits: Limits, pending: int) -> int:
+    """About how many bytes a task reads, of so many that are to be read."""
+    if limits.task_bytes is not None:
+        return limits.task_bytes
+    fair = pending // (limits.workers * TASKS_PER_WORKER)
+    return min(TASK_BYTES, max(SMALLEST_TASK, fair))
+
+
+def cut_tensor(
+    ordinal: int, tensor: TensorInfo, covered: Sequence[Span], limits: Limits, pending: int
+) -> Iterator[Chunk]:
+    """Cut what is missing of a tensor into chunks of whole rows, of a task's size at most if rows allow.
+
+    Pieces that are more than plain bytes are not cut.
+    """
+    if not tensor.elements:
+        return
+    item = tensor.kind.bits // 8
+    row = prod(tensor.shape[1:]) if len(tensor.shape) > 1 else 1
+    most = max(task_bytes_of(limits, pending) // item, 1)
+    step = most // row * row if row <= most else most
+    begin = 0
+    gaps = list(_gaps(covered, tensor.elements))
+    for piece in tensor.stored:
+        end = begin + piece.elements
+        for start, stop in _within(gaps, begin, end):
+            if not piece.plain:
+                yield piece_chunk(ordinal, tensor, piece, begin)
+                continue
+            for first in range(start, stop, step):
+                last = min(first + step, stop)
+                offset, nbytes = piece.offset + (first - begin) * item, (last - first) * item
+                yield Chunk(ordinal, tensor.name, tensor.dtype, piece.file, offset, nbytes, first)
+        begin = end
+
+
+def _within(gaps: Sequence[Span], begin: int, end: int) -> Iterator[Span]:
+    """The parts of gaps that lie within a span."""
+    for start, stop in gaps:
+        if start < end and stop > begin:
+            yield max(start, begin), min(stop, end)
+
+
+def _gaps(covered: Iterable[Span], elements: int) -> Iterator[Span]:
+    position = 0
+    for start, stop in sorted(covered):
+        if start > position:
+            yield position, start
+        position = max(position, stop)
+    if position < elements:
+        yield position, elements
+
+
+def group_chunks(
+    checkpoint: Checkpoint, chunks: Iterable[Chunk], limits: Limits, pending: int
+) -> Iterator[Task]:
+    """Group chunks that lie together; small files share a task."""
+    most = task_bytes_of(limits, pending)
+    group: list[Chunk] = []
+    key = size = 0
+    for chunk in chunks:
+        full = size + chunk.nbytes > most or len(group) >= MOST_CHUNKS
+        other = bool(group) and chunk.file != group[-1].file and size >= SMALLEST_TASK
+        if group and (full or other):
+            yield make_task(key, checkpoint, group, limits)
+            group, key, size = [], key + 1, 0
+        group.append(chunk)
+        size += chunk.nbytes
+    if group:
+        yield make_task(key, checkpoint, group, limits)
+
+
+def make_task(key: int, checkpoint: Checkpoint, group: list[Chunk], limits: Limits) -> Task:
+    """Make the task that reads a group of chunks, whose files are still those of the checkpoint."""
+    codings = {c.name for chunk in group for c in _codings(checkpoint, chunk)}
+    ahead = Ahead(limits.ranges, limits.range_bytes) if checkpoint.distant else None
+    block = min(limits.block_bytes, -(-max(chunk.nbytes for chunk in group) // 8) * 8)
+    tables = sum(COUNTER_BYTES.get(name, 0) for name in codings)
+    numbers = {n: i for i, n in enumerate(dict.fromkeys(_files_of(group)))}
+    passing = limits.cache_bytes is not None and checkpoint.nbytes > limits.cache_bytes
+    return Task(
+        key,
+        tuple(checkpoint.files[n] for n in numbers),
+        tuple(_renumbered(c, numbers) for c in group),
+        block,
+        block + tables + RESULT_BYTES + max(map(_unpacked_bytes, group)),
+        passing,
+        ahead=ahead,
+    )
+
+
+def _codings(checkpoint: Checkpoint, chunk: Chunk) -> Iterator[Coding]:
+    ordinals = [chunk.tensor, *([chunk.scaled.tensor] if chunk.scaled else [])]
+    yield from (c for i in ordinals if (c := checkpoint.tensors[i].coding))
+
+
+def _files_of(group: Iterable[Chunk]) -> Iterator[int]:
+    for chunk in group:
+        yield chunk.file
+        yield from (c.file for c in (chunk.scaled.factors if chunk.scaled else ()))
+
+
+def _renumbered(chunk: Chunk, numbers: Mapping[int, int]) -> Chunk:
+    """The same chunk, its files counted among those of its task."""
+    scaled = chunk.scaled
+    if scaled is not None:
+        scaled = replace(scaled, factors=tuple(_renumbered(c, numbers) for c in scaled.factors))
+    return replace(chunk, file=numbers[chunk.file], scaled=scaled)
+
+
+def _unpacked_bytes(chunk: Chunk) -> int:
+    """Memory that a piece takes beside the block: as stored, decompressed, and its elements side by side."""
+    if chunk.piece is None:
+        return 0
+    dense = chunk.piece.elements * DTYPES[chunk.dtype].bits // 8 if chunk.piece.view else 0
+    return chunk.nbytes + chunk.piece.memory + dense
+
+
+def piece_chunk(ordinal: int, tensor: TensorInfo, piece: Piece, first: int) -> Chunk:
+    """Make the chunk that is a whole piece."""
+    special = None if piece.plain else piece
+    return Chunk(ordinal, tensor.name, tensor.dtype, piece.file, piece.offset, piece.nbytes, first, special)
+
+
+def whole_chunks(ordinal: int, tensor: TensorInfo) -> Iterator[Chunk]:
+    """One chunk for each piece of a tensor."""
+    first = 0
+    for piece in tensor.stored:
+        yield piece_chunk(ordinal, tensor, piece, first)
+        first += piece.elements
+
+
+def base_bytes(checkpoint: Checkpoint, limits: Limits) -> int:
+    """What the process takes besides its workers."""
+    tensors = max(0, len(checkpoint.tensors) - FREE_TENSORS) * TENSOR_BYTES
+    buffers = (limits.ranges + SPARE_RANGES) * limits.range_bytes if checkpoint.distant else 0
+    return BASE_BYTES + tensors + buffers

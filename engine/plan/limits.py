@@ -1,0 +1,100 @@
+"""What to measure, and how to cut the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from engine.errors import ConfigError
+from engine.nouns.defaults import RANGES
+
+MIB = 1 << 20
+TASK_BYTES = 256 * MIB
+BLOCK_BYTES = MIB
+RANGE_BYTES = 8 * MIB
+SPARE_RANGES = 2
+"""Buffers beyond the requests under way."""
+SMALLEST_TASK = 8 * MIB
+TASKS_PER_WORKER = 4
+MOST_CHUNKS = 4_096
+
+BASE_BYTES = 320 * MIB
+"""Interpreter, libraries, warehouse and rows that wait to be written; measured, see BENCHMARKS.md."""
+COUNTER_BYTES = {"bf16": 4 * MIB, "f16": 2 * MIB, "f32": 6 * MIB}
+"""Tables of a worker for one coding; the 8-bit codings take next to nothing."""
+REFINE_BYTES = 40 * MIB
+"""Tables of a worker's second pass: up to 64 codes of 65,536 low halves and the power sums."""
+RESULT_BYTES = 2 * MIB
+"""The sketches of a finished task."""
+TENSOR_BYTES = 20_000
+"""What a tensor takes from its header to its rows; measured with 20,000 tensors, see BENCHMARKS.md."""
+FREE_TENSORS = 1_000
+"""Tensors that are paid for by `BASE_BYTES`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which tensors to measure, by shell patterns on their names.
+
+    Attributes:
+        include: at least one must match; none given means all.
+        exclude: none may match.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def words(self) -> str:
+        """The patterns, for messages."""
+        wanted = f"matches {' or '.join(map(repr, self.include))}" if self.include else "is left"
+        return wanted + (f" without {' and '.join(map(repr, self.exclude))}" if self.exclude else "")
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a tensor of this name is selected."""
+        wanted = not self.include or any(fnmatchcase(name, p) for p in self.include)
+        return wanted and not any(fnmatchcase(name, p) for p in self.exclude)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How to cut the work.
+
+    Attributes:
+        workers: how many tasks run at once.
+        task_bytes: about how many bytes a task reads; None adapts to the checkpoint.
+        block_bytes: how many bytes one read asks for.
+        memory_bytes: what the whole may take; None for no limit.
+        cache_bytes: how large a checkpoint the kernel's page cache can hold; None if that is not known.
+        ranges: how many requests at once read a distant checkpoint.
+        range_bytes: how many bytes one of them asks for.
+    """
+
+    workers: int = 1
+    task_bytes: int | None = None
+    block_bytes: int = BLOCK_BYTES
+    memory_bytes: int | None = None
+    cache_bytes: int | None = None
+    ranges: int = RANGES
+    range_bytes: int = RANGE_BYTES
+
+
+def check_limits(limits: Limits) -> None:
+    """Refuse limits that make no sense.
+
+    Raises:
+        ConfigError: for the first of them.
+    """
+    if limits.workers < 1:
+        raise ConfigError(f"workers must be at least 1, not {limits.workers}")
+    if limits.block_bytes < 8 or limits.block_bytes % 8:
+        raise ConfigError(
+            f"the block size must be a positive multiple of 8 bytes, not {limits.block_bytes:,}"
+        )
+    if limits.ranges < 1:
+        raise ConfigError(f"the number of ranges must be at least 1, not {limits.ranges}")
+    if limits.range_bytes < 8 or limits.range_bytes % 8:
+        raise ConfigError(
+            f"the range size must be a positive multiple of 8 bytes, not {limits.range_bytes:,}"
+        )
+    if limits.task_bytes is not None and limits.task_bytes < 1:
+        raise ConfigError(f"the task size must be positive, not {limits.task_bytes:,}")
