@@ -23,6 +23,9 @@ def read_group(objects: Objects) -> tuple[tuple[SourceFile, ...], tuple[TensorIn
         FormatError: something is missing, damaged, or of a kind that cannot be read.
     """
     documents = _documents(objects)
+    mark = _mark(documents[""])
+    if mark.get("status") == "packing":
+        raise FormatError("is a pack that was not finished: run gaussmeter pack again", file=objects.uri)
     arrays = [
         read_array(path, document, objects.uri)
         for path, document in sorted(documents.items())
@@ -34,20 +37,21 @@ def read_group(objects: Objects) -> tuple[tuple[SourceFile, ...], tuple[TensorIn
     files = tuple({b.file.uri: b.file for b in blobs.values()}.values())
     numbers = {f.uri: i for i, f in enumerate(files)}
     found = [array_info(a, blobs, indexes, numbers, objects.uri) for a in arrays]
-    tensors = (*found, *_aliases(documents[""], found, objects.uri))
+    tensors = (*found, *_aliases(mark, found, objects.uri))
     digest = hashlib.sha256(repr(sorted(documents.items())).encode())
     for key in sorted(indexes):
         digest.update(indexes[key])
     return files, tensors, digest.hexdigest()
 
 
-def _aliases(root: dict[str, Any], found: list[TensorInfo], uri: str) -> list[TensorInfo]:
-    """The tied tensors that `gaussmeter pack` has noted instead of writing them twice."""
+def _mark(root: dict[str, Any]) -> dict[str, Any]:
+    """What `gaussmeter pack` has noted of the group; nothing for a group of others."""
     mark = (root.get("attributes") or {}).get(MARK)
-    if not isinstance(mark, dict):
-        return []
-    if mark.get("status") == "packing":
-        raise FormatError("is a pack that was not finished: run gaussmeter pack again", file=uri)
+    return mark if isinstance(mark, dict) else {}
+
+
+def _aliases(mark: dict[str, Any], found: list[TensorInfo], uri: str) -> list[TensorInfo]:
+    """The tied tensors that `gaussmeter pack` has noted instead of writing them twice."""
     stored = {t.name: t for t in found}
     aliases = []
     for name, note in (mark.get("aliases") or {}).items():

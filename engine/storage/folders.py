@@ -29,7 +29,7 @@ class Folder(Protocol):
     distant: bool
 
     def names(self) -> tuple[str, ...]:
-        """Names of the files in it, not below; empty where nothing can be listed."""
+        """Names of what lies in it, not below; empty where nothing can be listed."""
         ...
 
     def tree(self) -> dict[str, SourceFile] | None:
@@ -65,10 +65,10 @@ class LocalFolder:
         self.distant = is_on_network(path)
 
     def names(self) -> tuple[str, ...]:
-        """List the files; see `Folder`."""
+        """List everything, so that what is no file is not passed over; see `Folder`."""
         try:
             with os.scandir(self.path) as entries:
-                return tuple(sorted(e.name for e in entries if self.has(e.name)))
+                return tuple(sorted(e.name for e in entries))
         except OSError as error:
             raise FormatError(f"cannot be listed: {error.strerror}", file=self.uri) from error
 

@@ -22,7 +22,7 @@ ATTEMPTS = 8
 """How often a request may fail in a row; one that brought bytes starts the count again."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
-_STREAM_BYTES = 1 << 20
+_STREAM_BYTES = 256 << 10
 _STATUS = re.compile(r"status(?: code)?: (\d{3})")
 _WORTH_REPEATING = {408, 425, 429}
 
@@ -153,7 +153,7 @@ def pause_or_give_up(error: Exception, failures: int, uri: str, where: str) -> N
     """
     if failures >= ATTEMPTS:
         raise TaskError(
-            f"could not be read {where} in {failures} attempts: {_one_line(error)}", file=uri
+            f"could not be read {where} in {failures} attempts: {one_line(error)}", file=uri
         ) from error
     pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))
     time.sleep(pause * random.uniform(0.7, 1.3))
@@ -170,8 +170,10 @@ def final_error(error: Exception, uri: str, refusal: str) -> GaussmeterError | N
     if isinstance(error, exceptions.NotSupportedError):
         return FormatError("its server ignores Range, so that parts of it cannot be read", file=uri)
     if isinstance(error, (exceptions.InvalidPathError, exceptions.UnknownConfigurationKeyError)):
-        return ConfigError(f"cannot be addressed: {_one_line(error)}", file=uri)
+        return ConfigError(f"cannot be addressed: {one_line(error)}", file=uri)
     status = _status(error)
+    if status == 404:
+        return ConfigError("there is no such bucket or file", file=uri)
     if status in (401, 403):
         return ConfigError(refusal, file=uri)
     if status is not None and 400 <= status < 500 and status not in _WORTH_REPEATING:
@@ -184,7 +186,7 @@ def _status(error: Exception) -> int | None:
     return int(match[1]) if match else None
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Tell the first line of a store's message, without the queries of URLs: they may hold signatures."""
     status = _status(error)
     text = str(error).split("\n", maxsplit=1)[0]

@@ -28,21 +28,24 @@ def split_address(uri: str) -> tuple[str, str]:
     scheme = scheme_of(uri)
     parts = urlsplit(uri)
     if scheme in WEB:
-        folder, _, name = parts.path.rpartition("/")
-        return urlunsplit((scheme, parts.netloc, folder, parts.query, "")), unquote(name)
+        return urlunsplit((scheme, parts.netloc, "", parts.query, "")), unquote(parts.path.strip("/"))
     if scheme in BUCKETS and parts.netloc:
         return f"{BUCKETS[scheme]}://{parts.netloc}", uri.split(parts.netloc, 1)[1].strip("/")
     raise ConfigError(f"{scheme}:// is no store that can be read", file=uri)
 
 
-def open_store(root: str) -> ObjectStore:
-    """Open a store by the first part of `split_address`, with the credentials of the environment.
+def open_store(root: str, *, repeating: bool = False) -> ObjectStore:
+    """Open a store with the credentials of the environment.
+
+    Args:
+        root: the first part of `split_address`, or an address in a bucket that all paths begin with.
+        repeating: let the store repeat what fails, for callers that do not.
 
     Raises:
         ConfigError: it cannot be configured.
     """
     try:
-        return _bucket(root) if scheme_of(root) not in WEB else _web(root, ())
+        return _bucket(root, repeating) if scheme_of(root) not in WEB else _web(root, ())
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"cannot be opened: {str(error).splitlines()[0]}", file=root) from error
 
@@ -61,7 +64,7 @@ def _web(root: str, headers: tuple[tuple[str, str], ...]) -> ObjectStore:
 
 
 @cache
-def _bucket(root: str) -> ObjectStore:
+def _bucket(root: str, repeating: bool) -> ObjectStore:
     from obstore import exceptions
     from obstore.store import from_url
 
@@ -70,7 +73,8 @@ def _bucket(root: str) -> ObjectStore:
     if root.startswith("s3://") and (endpoint := _endpoint()):
         extra["endpoint"] = endpoint
     try:
-        return from_url(root, client_options=options, retry_config=_retry(), **extra)
+        retry = None if repeating else _retry()
+        return from_url(root, client_options=options, retry_config=retry, **extra)
     except exceptions.BaseError as error:
         raise ConfigError(f"cannot be opened: {str(error).splitlines()[0]}", file=root) from error
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import TaskError
-from engine.formats.zarr_writer import GroupWriter, layout_of, stored_form
+from engine.formats.zarr_layout import layout_of, stored_form
+from engine.formats.zarr_writer import GroupWriter
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Outcome, Part, Span, Task, TensorInfo
 from engine.sketch import Counter, Sketch
@@ -33,6 +34,7 @@ class PackBody:
         self._writer, self._tensors = GroupWriter(uri, codec), tensors
         self._reader = BlockReader()
         self._counters: dict[str, Counter] = {}
+        self._buffer = np.empty(0, np.uint8)
 
     def __call__(self, task: Task) -> Outcome[Checksums]:
         """Copy what a task reads.
@@ -51,8 +53,9 @@ class PackBody:
 
     def _whole(self, task: Task) -> Iterator[tuple[Span, NDArray[np.uint8]]]:
         """The one shard of a task."""
-        data = np.empty(task.nbytes, np.uint8)
-        done = 0
+        if self._buffer.size < task.nbytes:
+            self._buffer = np.empty(task.nbytes, np.uint8)
+        data, done = self._buffer[: task.nbytes], 0
         for _, blocks in self._reader.read(task):
             for block in blocks:
                 data[done : done + block.size] = block
@@ -87,7 +90,6 @@ class PackBody:
         tensor = self._tensors[ordinal]
         counted, checksum = self._observe(tensor, data), zlib.crc32(data.data)
         self._writer.write(ordinal, tensor, span, data)
-        del data
         back = self._writer.read(ordinal, tensor, span)
         if zlib.crc32(back.data) != checksum or not _equal(self._observe(tensor, back), counted):
             message = f"elements {span[0]:,} to {span[1]:,} were read back otherwise than they were written"

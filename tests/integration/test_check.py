@@ -230,7 +230,7 @@ def test_an_empty_directory_is_wrong_use(tmp_path):
 
 
 def test_a_file_of_another_kind_is_wrong_use(tmp_path):
-    assert "is not a checkpoint" in gaussmeter("check", write(tmp_path / "m.bin", b"1234")).sentence(2)
+    assert "is not a checkpoint" in gaussmeter("check", write(tmp_path / "m.txt", b"1234")).sentence(2)
 
 
 def test_a_checkpoint_without_tensors_is_sound(tmp_path):

@@ -42,7 +42,7 @@ from tests.integration.helpers import (
     subjects,
 )
 
-COMMANDS = ["scan", "check", "ls", "show", "sql", "paper"]
+COMMANDS = ["scan", "check", "pack", "ls", "show", "sql", "paper"]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ BAD = {
     "scan list.safetensors": "expected an object",
     "scan twice.safetensors": "occurs twice",
     "scan dtype.safetensors": "unknown dtype 'F128'",
-    "scan weights.bin": "is not a checkpoint",
+    "scan weights.bin": "is no whole zip archive",
     "scan empty": "has no *.safetensors file",
     "scan broken": "x.safetensors",
     "scan loop.safetensors": "loop.safetensors",
@@ -131,7 +131,7 @@ BAD = {
     "scan no_tensor": "tensor 'b'",
     "scan outside": "outside its directory",
     "scan bad_index": "is not JSON",
-    "scan s3://bucket/model": "s3:// is not supported",
+    "scan ftp://bucket/model": "ftp:// is no store",
     "scan ~no-such-user/x": "",
     "scan " + "x" * 300: "",
     "scan good.safetensors --chunk-size 0": "multiple of 8",
