@@ -5,7 +5,7 @@ SELECT
     subject_id, name,
     CASE
         WHEN subject_id::VARCHAR = $wanted THEN 0
-        WHEN name = $wanted OR uri = $place THEN 1
+        WHEN name = $wanted OR uri = $place OR uri = $wanted THEN 1
         WHEN starts_with(lower(name), lower($wanted)) THEN 2
         ELSE 3
     END AS distance
