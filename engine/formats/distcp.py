@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from engine.errors import FormatError
+from engine.formats.pickle_machine import Buildable, Known
 from engine.formats.pickles import MAX_PICKLE_BYTES, DtypeName, Inert, Tensor, load
 from engine.formats.state_dict import Named, find_weights
 from engine.formats.strided import c_strides, is_row_major
@@ -28,12 +29,15 @@ METADATA = ".metadata"
 _MODULE = "torch.distributed.checkpoint"
 
 
-class Record:
+class Record(Buildable):
     """Stands for a dataclass of the metadata: whatever was in it."""
 
     state: Any = None
 
-    def __setstate__(self, state: Any) -> None:
+    def __init__(self, *_: Any) -> None: ...
+
+    def build(self, state: Any) -> None:
+        """Keep the fields."""
         self.state = state
 
     def get(self, key: str) -> Any:
@@ -46,18 +50,17 @@ class TensorRecord(Record):
 
 
 _CLASSES: dict[tuple[str, str], Any] = {
-    **{(f"{_MODULE}.metadata", name): Record for name in (
+    **{(f"{_MODULE}.metadata", name): Known(Record) for name in (
         "Metadata", "BytesStorageMetadata", "ChunkStorageMetadata", "TensorProperties", "MetadataIndex",
         "StorageMeta",
     )},
-    (f"{_MODULE}.metadata", "TensorStorageMetadata"): TensorRecord,
-    (f"{_MODULE}.metadata", "_MEM_FORMAT_ENCODING"): Inert,
-    (f"{_MODULE}.filesystem", "_StorageInfo"): Record,
-    (f"{_MODULE}.filesystem", "_StoragePrefix"): Record,
-    **{("pathlib", name): Inert for name in (
+    (f"{_MODULE}.metadata", "TensorStorageMetadata"): Known(TensorRecord),
+    (f"{_MODULE}.metadata", "_MEM_FORMAT_ENCODING"): Known(Inert),
+    (f"{_MODULE}.filesystem", "_StorageInfo"): Known(Record),
+    (f"{_MODULE}.filesystem", "_StoragePrefix"): Known(Record),
+    **{(module, name): Known(Inert) for module in ("pathlib", "pathlib._local") for name in (
         "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path",
     )},
-    **{("pathlib._local", name): Inert for name in ("PosixPath", "WindowsPath")},
 }  # fmt: skip
 
 

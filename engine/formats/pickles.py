@@ -1,29 +1,21 @@
-"""Pickles of torch, read without running anything: `weights_only` semantics, and stand-ins for every class.
+"""The vocabulary of torch's pickles: what `weights_only` allows, as stand-ins that describe and do nothing.
 
-A pickle is a program. What it may ask for is in `_ALLOWED`, and everything there is a harmless function or
-class of this file; whatever else it names is refused, by name, before anything is built. Lengths and memo
-indexes are checked before the unpickler sees them, because they could make it claim all memory.
+Everything a pickle may name is in `_ALLOWED`; whatever else it names is refused, by name. `pickle_machine`
+follows the program.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
-import pickletools
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NoReturn
 
 from engine.errors import FormatError
+from engine.formats.pickle_machine import Buildable, ForbiddenError, Known, Machine, Vocabulary
 
 MAX_PICKLE_BYTES = 512 << 20
-_DAMAGE = (
-    pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
-    OverflowError, RecursionError, MemoryError, AssertionError,
-)  # fmt: skip
-"""Everything that a malformed pickle makes the unpickler raise."""
+_DAMAGE = (ValueError, TypeError, KeyError, IndexError, OverflowError, UnicodeError, AttributeError)
+"""Everything that a malformed pickle makes the machine raise."""
+_MOST_DIMENSIONS = 64
 
 _STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -44,12 +36,10 @@ _DTYPES = {
 }  # fmt: skip
 
 
-class Inert:
+class Inert(Buildable):
     """Stands for an object that nothing is done with."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __setstate__(self, _: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +64,8 @@ class Storage:
     elements: int
 
 
-@dataclass(slots=True, eq=False)
-class Tensor:
+@dataclass(eq=False)
+class Tensor(Buildable):
     """Stands for a tensor.
 
     Attributes:
@@ -94,18 +84,18 @@ class Tensor:
     dtype: str
     reason: str | None = None
 
-    def __setstate__(self, _: Any) -> None: ...
-
 
 def _whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is no size")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"a {type(value).__name__} is no size")
+    if not 0 <= value < 1 << 63:
+        raise ValueError(f"{value if abs(value) < 1 << 63 else 'a number of many digits'} is no size")
     return value
 
 
 def _sizes(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, (tuple, list)):
-        raise ValueError(f"{type(value).__name__} is no shape")
+    if not isinstance(value, (tuple, list)) or len(value) > _MOST_DIMENSIONS:
+        raise ValueError(f"a {type(value).__name__} that is no shape")
     return tuple(map(_whole, value))
 
 
@@ -125,7 +115,7 @@ def _tensor_of_dtype(
     """`torch._utils._rebuild_tensor_v3`: the storage is one of bytes."""
     tensor = _tensor(storage, start, shape, strides)
     if not isinstance(dtype, DtypeName):
-        raise ValueError(f"{dtype!r} is no dtype")
+        raise ValueError(f"a {type(dtype).__name__} that is no dtype")
     tensor.dtype = dtype.name
     return tensor
 
@@ -137,112 +127,99 @@ def _parameter(data: Any, *_: Any) -> Any:
 
 def _typed(function: Any, _: Any, arguments: Any, __: Any) -> Any:
     """`torch._tensor._rebuild_from_type_v2`: a subclass is read as the tensor that it is."""
-    if getattr(function, "func", None) not in _BUILDERS:
+    if not isinstance(function, Known) or function.call not in _BUILDERS or not isinstance(arguments, tuple):
         raise ValueError("a tensor is built by something that builds none")
-    return function(*arguments)
+    return function.call(*arguments)
 
 
-def _uncountable(reason: str) -> Callable[..., Tensor]:
-    def build(*arguments: Any, **_: Any) -> Tensor:
-        shape = next(
-            (a for a in arguments if isinstance(a, tuple) and all(isinstance(x, int) for x in a)), ()
-        )
-        return Tensor(None, 0, tuple(x for x in shape if x >= 0), (), "F32", reason)
+def _uncountable(reason: str) -> Known:
+    def build(*arguments: Any) -> Tensor:
+        shape: tuple[int, ...] = ()
+        for argument in arguments:
+            if isinstance(argument, tuple) and argument and all(isinstance(x, int) for x in argument):
+                shape = _sizes(argument)
+                break
+        dtype = next((a.dtype for a in arguments if isinstance(a, Storage)), "F32")
+        return Tensor(None, 0, shape, (), dtype, reason)
 
-    return build
+    return Known(build)
 
 
 def _encode(text: Any, encoding: Any = "utf-8") -> bytes:
     """`_codecs.encode`, which protocol 2 spells bytes with."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8"):
-        raise ValueError(f"{encoding!r} is no plain encoding")
+        raise ValueError("text in no plain encoding")
     return text.encode(encoding)
 
 
 def _bytes(value: Any = b"", *_: Any) -> bytes:
     """`bytearray`, of given bytes alone: a length would claim memory."""
-    if not isinstance(value, (bytes, bytearray)):
+    if not isinstance(value, bytes):
         raise ValueError("bytes of a given length")
-    return bytes(value)
+    return value
 
 
-def _set(values: Any = ()) -> Any:
-    return set(values) if isinstance(values, (list, tuple)) else set()
+def _dict(pairs: Any = (), *_: Any) -> dict[Any, Any]:
+    """`OrderedDict` and its like; protocols before 2 give it a list of pairs."""
+    if not isinstance(pairs, (list, tuple)):
+        return {}
+    return {key: value for key, value in pairs if isinstance(key, (str, int))}
 
 
-_BUILDERS = [_tensor, _tensor_of_dtype, _parameter]
+def _set(values: Any = (), *_: Any) -> list[Any]:
+    return list(values) if isinstance(values, (list, tuple)) else []
+
+
+def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
+    return complex(float(real), float(imaginary))
+
+
+_BUILDERS = (_tensor, _tensor_of_dtype, _parameter)
 
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("collections", "Counter"): Counter,
-    ("collections", "defaultdict"): lambda *_: {},
-    ("builtins", "set"): _set,
-    ("__builtin__", "set"): _set,
-    ("builtins", "frozenset"): _set,
-    ("builtins", "bytearray"): _bytes,
-    ("__builtin__", "bytearray"): _bytes,
-    ("builtins", "complex"): complex,
-    ("_codecs", "encode"): _encode,
-    ("torch", "Size"): _sizes,
-    ("torch", "device"): Inert,
-    ("torch", "Tensor"): Inert,
-    ("torch", "Generator"): Inert,
-    ("torch.serialization", "_get_layout"): Inert,
-    ("torch.nn.parameter", "Parameter"): _parameter,
-    ("torch.nn.parameter", "Buffer"): _parameter,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v3"): _tensor_of_dtype,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("collections", "OrderedDict"): Known(_dict),
+    ("collections", "Counter"): Known(_dict),
+    ("collections", "defaultdict"): Known(lambda *_: {}),
+    **{(module, name): Known(stand_in) for module in ("builtins", "__builtin__") for name, stand_in in (
+        ("set", _set), ("frozenset", _set), ("bytearray", _bytes), ("complex", _complex),
+    )},
+    ("_codecs", "encode"): Known(_encode),
+    ("torch", "Size"): Known(_sizes),
+    ("torch", "device"): Known(Inert),
+    ("torch", "Tensor"): Known(Inert),
+    ("torch", "Generator"): Known(Inert),
+    ("torch.serialization", "_get_layout"): Known(Inert),
+    ("torch.nn.parameter", "Parameter"): Known(_parameter),
+    ("torch.nn.parameter", "Buffer"): Known(_parameter),
+    ("torch._utils", "_rebuild_tensor"): Known(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Known(_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Known(_tensor_of_dtype),
+    ("torch._utils", "_rebuild_parameter"): Known(_parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): Known(_parameter),
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): _uncountable("stored as an array of numpy"),
-    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _parameter,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): Known(_parameter),
     ("torch._utils", "_rebuild_sparse_tensor"): _uncountable("sparse"),
     ("torch._utils", "_rebuild_qtensor"): _uncountable("quantised by torch"),
     ("torch._utils", "_rebuild_nested_tensor"): _uncountable("nested"),
     ("torch._utils", "_rebuild_meta_tensor_no_storage"): _uncountable("without data"),
-    ("torch._tensor", "_rebuild_from_type_v2"): _typed,
+    ("torch._tensor", "_rebuild_from_type_v2"): Known(_typed),
     **{("torch", name): DtypeName(dtype) for name, dtype in _STORAGES.items()},
     ("torch.storage", "UntypedStorage"): DtypeName("U8"),
     **{("torch", name): DtypeName(dtype) for name, dtype in _DTYPES.items()},
-    **{("torch", name): Inert() for name in (
+    **{("torch", name): Known(Inert) for name in (
         "strided", "sparse_coo", "per_tensor_affine", "per_channel_affine",
     )},
 }  # fmt: skip
 
-Allowed = Mapping[tuple[str, str], Any]
 
-
-def _copy(found: Any) -> Any:
-    """Make something of its own for one pickle, so that nothing in it can change the original."""
-    if found is OrderedDict or not callable(found):
-        return found
-    if isinstance(found, type):
-        return type(found.__name__, (found,), {})
-    return partial(found)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds nothing but what is allowed."""
-
-    def __init__(self, data: bytes, uri: str, also: Allowed) -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8")
-        self._uri, self._also = uri, also
-        self._copies: dict[tuple[str, str], Any] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = self._also.get((module, name), _ALLOWED.get((module, name)))
-        if found is None:
-            refuse(f"{module}.{name}", self._uri)
-        return self._copies.setdefault((module, name), _copy(found))
-
-    def persistent_load(self, pid: Any) -> Storage:
-        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
-            raise ValueError("refers to something that is no storage")
-        _, kind, key, _, elements = pid[:5]
-        if not isinstance(kind, DtypeName) or not isinstance(key, str):
-            raise ValueError("refers to a storage of no known kind")
-        return Storage(key, kind.name, _whole(elements))
+def _storage(pid: Any) -> Storage:
+    """The storage that a persistent id names."""
+    if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
+        raise ValueError("refers to something that is no storage")
+    _, kind, key, _, elements = pid[:5]
+    if not isinstance(kind, DtypeName) or not isinstance(key, str):
+        raise ValueError("refers to a storage of no known kind")
+    return Storage(key, kind.name, _whole(elements))
 
 
 def refuse(wanted: str, uri: str) -> NoReturn:
@@ -252,8 +229,8 @@ def refuse(wanted: str, uri: str) -> NoReturn:
     )
 
 
-def load(data: bytes, uri: str, also: Allowed | None = None) -> Any:
-    """Unpickle what describes weights.
+def load(data: bytes, uri: str, also: Vocabulary | None = None) -> Any:
+    """Read what a pickle describes.
 
     Args:
         data: the pickle.
@@ -263,28 +240,10 @@ def load(data: bytes, uri: str, also: Allowed | None = None) -> Any:
     Raises:
         FormatError: it asks for anything else, or is damaged.
     """
-    also = also or {}
     try:
-        _check_program(data, uri, also)
-        return _Unpickler(data, uri, also).load()
+        return Machine({**_ALLOWED, **(also or {})}, _storage).run(data)
+    except ForbiddenError as error:
+        refuse(error.wanted, uri)
     except _DAMAGE as error:
-        detail = str(error)[:200] or type(error).__name__
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise FormatError(f"its pickle cannot be read: {detail}", file=uri) from error
-
-
-def _check_program(data: bytes, uri: str, also: Allowed) -> None:
-    """Look at every instruction before any is carried out."""
-    instructions = 0
-    highest = 0
-    for opcode, argument, _ in pickletools.genops(data):
-        instructions += 1
-        if opcode.name in ("GLOBAL", "INST"):
-            module, _, name = str(argument).partition(" ")
-            if (module, name) not in _ALLOWED and (module, name) not in also:
-                refuse(f"{module}.{name}", uri)
-        elif opcode.name in ("EXT1", "EXT2", "EXT4"):
-            refuse(f"extension {argument}", uri)
-        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            highest = max(highest, int(str(argument)))
-    if highest > 4 * instructions + 256:
-        raise ValueError(f"its memo counts to {highest:,} in {instructions:,} instructions")

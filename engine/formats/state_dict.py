@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ WRAPPERS = (
 _PREFIXES = ("module.", "_orig_mod.")
 """What wrappers of a module put before every name: DataParallel, torch.compile."""
 _DEPTH = 64
+_MOST_ENTRIES = 10_000_000
+_CONTAINERS = (Mapping, list, tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +89,69 @@ def _wrapper(saved: Any) -> str | None:
 
 
 def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor below a value. Each container is entered once, however often it occurs."""
-    entered: set[int] = set()
-    waiting: list[tuple[Any, tuple[str, ...]]] = [(value, path)]
+    """Every tensor below a value, under each of its names; a container that holds itself is not entered again.
+
+    Raises:
+        ValueError: it is nested too deeply, or has more names than any checkpoint.
+    """
+    holders = _holders(value)
+    entered = 0
+    waiting: list[tuple[Any, tuple[str, ...], tuple[int, ...]]] = [(value, path, ())]
     while waiting:
-        value, path = waiting.pop()
+        value, path, above = waiting.pop()
         if isinstance(value, Tensor):
             yield ".".join(path) or "tensor", value
             continue
-        if not isinstance(value, (Mapping, list, tuple, set)) or id(value) in entered:
+        if id(value) not in holders or id(value) in above:
             continue
-        if len(path) > _DEPTH:
-            raise ValueError(f"is nested more than {_DEPTH} deep")
-        entered.add(id(value))
-        items = value.items() if isinstance(value, Mapping) else enumerate(value)
-        waiting += reversed([(inner, (*path, str(key))) for key, inner in items])
+        entered += 1 + len(value)
+        if len(path) > _DEPTH or entered > _MOST_ENTRIES:
+            limits = f"{_DEPTH} deep, or has more than {_MOST_ENTRIES:,} entries"
+            raise ValueError(f"is nested more than {limits}")
+        inside = (*above, id(value))
+        waiting += reversed([
+            (inner, (*path, str(key)), inside)
+            for key, inner in _items(value)
+            if isinstance(inner, Tensor) or id(inner) in holders
+        ])  # fmt: skip
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    return value.items() if isinstance(value, Mapping) else enumerate(value)
+
+
+def _holders(value: Any) -> set[int]:
+    """Identities of the containers that hold a tensor, near or far. Each is looked into once."""
+    above: dict[int, list[int]] = {id(value): []}
+    waiting = [value]
+    reached: list[int] = []
+    while waiting:
+        outer = waiting.pop()
+        if not isinstance(outer, _CONTAINERS):
+            continue
+        for _, inner in _items(outer):
+            if isinstance(inner, Tensor):
+                reached.append(id(outer))
+            elif isinstance(inner, _CONTAINERS):
+                if id(inner) not in above:
+                    above[id(inner)] = []
+                    waiting.append(inner)
+                above[id(inner)].append(id(outer))
+    holders: set[int] = set()
+    while reached:
+        found = reached.pop()
+        if found not in holders:
+            holders.add(found)
+            reached += above[found]
+    return holders
 
 
 def _without_prefix(names: list[str]) -> list[str]:
-    for prefix in _PREFIXES:
-        while names and all(name.startswith(prefix) and name != prefix for name in names):
-            names = [name.removeprefix(prefix) for name in names]
+    while names:
+        prefix = next((p for p in _PREFIXES if all(n.startswith(p) and n != p for n in names)), None)
+        if prefix is None:
+            break
+        names = [name.removeprefix(prefix) for name in names]
     return names
 
 
