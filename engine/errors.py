@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-_QUERY = re.compile(r"(https?://[^\s?]*)\?[^\s)\"']*")
-_LOGIN = re.compile(r"(https?://)[^\s/@]*@")
+_WEB = r"\b(?!(?:hf|s3a?|gs|az|abfss?|azure|file)://)[a-z][a-z0-9+.-]*://"
+_QUERY = re.compile(rf"({_WEB}[^\s?]*)\?\S*", re.IGNORECASE)
+_LOGIN = re.compile(rf"({_WEB})[^\s/]*@", re.IGNORECASE)
 
 
 def shown(text: str) -> str:
@@ -50,6 +51,10 @@ class ConfigError(GaussmeterError):
     """The request itself is wrong: an option, a query, a name, a missing path."""
 
     exit_code = 2
+
+
+class MissingError(ConfigError):
+    """There is nothing at an address."""
 
 
 class FormatError(GaussmeterError):

@@ -22,6 +22,11 @@ def without_scipy() -> None:
     sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
 
 
+def without_telemetry() -> None:
+    """Keep huggingface_hub from asking for a list of agents, and from keeping it in the user's folder."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
 @contextmanager
 def reading_ahead(uris: Iterable[str]) -> Iterator[None]:
     """Let the disk work while Python still loads its libraries.

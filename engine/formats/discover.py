@@ -50,6 +50,8 @@ def discover(place: Place) -> Found:
     names = place.folder.names() or _ask(place.folder)
     found = _in_folder(place.folder, names)
     if found is None:
+        if (refusal := place.folder.refusal()) is not None:
+            raise refusal
         raise ConfigError(
             f"has no *.safetensors file and no index of one, no torch file ({', '.join(TORCH_SUFFIXES)}), no "
             f"{ROOT} and no {METADATA}",

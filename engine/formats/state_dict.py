@@ -89,7 +89,7 @@ def _wrapper(saved: Any) -> str | None:
 
 
 def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor below a value, under each of its names; a container that holds itself is not entered again.
+    """Every tensor below a value, under each of its names; what holds itself is not entered again.
 
     Raises:
         ValueError: it is nested too deeply, or has more names than any checkpoint.

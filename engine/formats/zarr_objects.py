@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.errors import ConfigError, FormatError
+from engine.errors import FormatError, MissingError
 from engine.formats.zip_directory import read_directory
 from engine.nouns.records import SourceFile
 from engine.storage import Folder, describe_all, open_reader, read_bytes
@@ -68,7 +68,7 @@ class FolderObjects:
 def _described(uri: str) -> SourceFile | None:
     try:
         return describe_all([uri])[0]
-    except ConfigError:  # a server that lists nothing is asked for every object
+    except MissingError:  # a server that lists nothing is asked for every object
         return None
 
 

@@ -16,24 +16,12 @@ from engine.plan.limits import (
     RESULT_BYTES,
     SMALLEST_TASK,
     SPARE_RANGES,
-    TASK_BYTES,
-    TASKS_PER_WORKER,
     TENSOR_BYTES,
-    Limits,
+    Fitted,
 )
 
 
-def task_bytes_of(limits: Limits, pending: int) -> int:
-    """About how many bytes a task reads, of so many that are to be read."""
-    if limits.task_bytes is not None:
-        return limits.task_bytes
-    fair = pending // (limits.workers * TASKS_PER_WORKER)
-    return min(TASK_BYTES, max(SMALLEST_TASK, fair))
-
-
-def cut_tensor(
-    ordinal: int, tensor: TensorInfo, covered: Sequence[Span], limits: Limits, pending: int
-) -> Iterator[Chunk]:
+def cut_tensor(ordinal: int, tensor: TensorInfo, covered: Sequence[Span], task_bytes: int) -> Iterator[Chunk]:
     """Cut what is missing of a tensor into chunks of whole rows, of a task's size at most if rows allow.
 
     Pieces that are more than plain bytes are not cut.
@@ -42,7 +30,7 @@ def cut_tensor(
         return
     item = tensor.kind.bits // 8
     row = prod(tensor.shape[1:]) if len(tensor.shape) > 1 else 1
-    most = max(task_bytes_of(limits, pending) // item, 1)
+    most = max(task_bytes // item, 1)
     step = most // row * row if row <= most else most
     begin = 0
     gaps = list(_gaps(covered, tensor.elements))
@@ -76,11 +64,9 @@ def _gaps(covered: Iterable[Span], elements: int) -> Iterator[Span]:
         yield position, elements
 
 
-def group_chunks(
-    checkpoint: Checkpoint, chunks: Iterable[Chunk], limits: Limits, pending: int
-) -> Iterator[Task]:
+def group_chunks(checkpoint: Checkpoint, chunks: Iterable[Chunk], limits: Fitted) -> Iterator[Task]:
     """Group chunks that lie together; small files share a task."""
-    most = task_bytes_of(limits, pending)
+    most = limits.task_bytes
     group: list[Chunk] = []
     key = size = 0
     for chunk in chunks:
@@ -95,7 +81,7 @@ def group_chunks(
         yield make_task(key, checkpoint, group, limits)
 
 
-def make_task(key: int, checkpoint: Checkpoint, group: list[Chunk], limits: Limits) -> Task:
+def make_task(key: int, checkpoint: Checkpoint, group: list[Chunk], limits: Fitted) -> Task:
     """Make the task that reads a group of chunks, whose files are still those of the checkpoint."""
     codings = {c.name for chunk in group for c in _codings(checkpoint, chunk)}
     ahead = Ahead(limits.ranges, limits.range_bytes) if checkpoint.distant else None
@@ -155,7 +141,7 @@ def whole_chunks(ordinal: int, tensor: TensorInfo) -> Iterator[Chunk]:
         first += piece.elements
 
 
-def base_bytes(checkpoint: Checkpoint, limits: Limits) -> int:
+def base_bytes(checkpoint: Checkpoint, limits: Fitted) -> int:
     """What the process takes besides its workers."""
     tensors = max(0, len(checkpoint.tensors) - FREE_TENSORS) * TENSOR_BYTES
     buffers = (limits.ranges + SPARE_RANGES) * limits.range_bytes if checkpoint.distant else 0

@@ -12,6 +12,9 @@ MIB = 1 << 20
 TASK_BYTES = 256 * MIB
 BLOCK_BYTES = MIB
 RANGE_BYTES = 8 * MIB
+SMALLEST_RANGE = MIB
+RANGES_EACH = 16
+"""So many requests one after the other keep a connection busy nearly all the time."""
 SPARE_RANGES = 2
 """Buffers beyond the requests under way."""
 SMALLEST_TASK = 8 * MIB
@@ -66,7 +69,7 @@ class Limits:
         memory_bytes: what the whole may take; None for no limit.
         cache_bytes: how large a checkpoint the kernel's page cache can hold; None if that is not known.
         ranges: how many requests at once read a distant checkpoint.
-        range_bytes: how many bytes one of them asks for.
+        range_bytes: how many bytes one of them asks for at the most.
     """
 
     workers: int = 1
@@ -98,3 +101,55 @@ def check_limits(limits: Limits) -> None:
         )
     if limits.task_bytes is not None and limits.task_bytes < 1:
         raise ConfigError(f"the task size must be positive, not {limits.task_bytes:,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Limits that were fitted to a checkpoint: the same, with nothing left open.
+
+    Attributes:
+        workers, block_bytes, memory_bytes, cache_bytes, ranges: as in `Limits`.
+        task_bytes: about how many bytes a task reads.
+        range_bytes: how many bytes one request for a distant file asks for.
+    """
+
+    workers: int
+    task_bytes: int
+    block_bytes: int
+    memory_bytes: int | None
+    cache_bytes: int | None
+    ranges: int
+    range_bytes: int
+
+
+def fit(limits: Limits, pending: int, *, distant: bool) -> Fitted:
+    """Fit limits to how much is to be read.
+
+    A local checkpoint is cut so that every worker has several tasks. A distant one is cut into as few tasks
+    as there are workers, if that does not make them too large, because at the end of a task fewer requests
+    are under way; and its requests are so small that each connection makes many of them, one after the
+    other.
+
+    Args:
+        limits: what a caller says.
+        pending: how many bytes are to be read.
+        distant: whether they lie behind a network.
+
+    Raises:
+        ConfigError: the limits make no sense.
+    """
+    check_limits(limits)
+    fair = -(-pending // (limits.workers * (1 if distant else TASKS_PER_WORKER)))
+    task_bytes = limits.task_bytes or min(TASK_BYTES, max(SMALLEST_TASK, fair))
+    largest = limits.range_bytes
+    while largest > SMALLEST_RANGE and largest * limits.ranges * RANGES_EACH > pending:
+        largest //= 2
+    return Fitted(
+        limits.workers,
+        task_bytes,
+        limits.block_bytes,
+        limits.memory_bytes,
+        limits.cache_bytes,
+        limits.ranges,
+        max(8, largest // 8 * 8),
+    )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from engine.errors import BudgetError
 from engine.nouns.records import Checkpoint, Chunk, Span, Task
 from engine.plan.cutting import base_bytes, cut_tensor, make_task, whole_chunks
-from engine.plan.limits import MIB, Limits, check_limits
+from engine.plan.limits import MIB, Fitted, Limits, fit
 
 COPIES = 6
 """A shard is in memory this often while it is read, encoded, written and read back; measured."""
@@ -28,22 +28,22 @@ def plan_pack(
     Raises:
         BudgetError: it would not fit into the memory limit.
     """
-    check_limits(limits)
+    pending = sum(checkpoint.tensors[i].nbytes for i in shards)
+    fitted = fit(replace(limits, task_bytes=max(shard_bytes, 1)), pending, distant=checkpoint.distant)
     tasks: list[Task] = []
     for ordinal, spans in shards.items():
         tensor = checkpoint.tensors[ordinal]
         if not is_copied_by_shards(checkpoint, ordinal):
             tasks.append(
-                _task(len(tasks), checkpoint, list(whole_chunks(ordinal, tensor)), shard_bytes, limits)
+                _task(len(tasks), checkpoint, list(whole_chunks(ordinal, tensor)), shard_bytes, fitted)
             )
             continue
         for start, stop in spans:
             before, after = (0, start), (stop, tensor.elements)
-            whole = replace(limits, task_bytes=max(shard_bytes, 1))
-            chunks = list(cut_tensor(ordinal, tensor, [before, after], whole, shard_bytes))
-            tasks.append(_task(len(tasks), checkpoint, chunks, shard_bytes, limits))
+            chunks = list(cut_tensor(ordinal, tensor, [before, after], fitted.task_bytes))
+            tasks.append(_task(len(tasks), checkpoint, chunks, shard_bytes, fitted))
     each = max((t.projected_bytes for t in tasks), default=0)
-    projected = base_bytes(checkpoint, limits) + min(limits.workers, len(tasks)) * each
+    projected = base_bytes(checkpoint, fitted) + min(limits.workers, len(tasks)) * each
     if limits.memory_bytes is not None and projected > limits.memory_bytes:
         raise BudgetError(
             f"would take {projected / MIB:,.0f} MiB, over the limit of {limits.memory_bytes / MIB:,.0f} MiB",
@@ -58,6 +58,6 @@ def is_copied_by_shards(checkpoint: Checkpoint, ordinal: int) -> bool:
     return tensor.ordered and all(p.plain for p in tensor.stored)
 
 
-def _task(key: int, checkpoint: Checkpoint, chunks: list[Chunk], shard_bytes: int, limits: Limits) -> Task:
+def _task(key: int, checkpoint: Checkpoint, chunks: list[Chunk], shard_bytes: int, limits: Fitted) -> Task:
     task = make_task(key, checkpoint, chunks, limits)
     return replace(task, projected_bytes=task.projected_bytes + COPIES * shard_bytes)

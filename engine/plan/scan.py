@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from engine.errors import BudgetError, ConfigError
 from engine.nouns.records import Checkpoint, Scaled, Span, Task, TensorInfo
 from engine.plan.cutting import base_bytes, cut_tensor, group_chunks, whole_chunks
-from engine.plan.limits import MIB, REFINE_BYTES, Limits, Selection, check_limits
+from engine.plan.limits import MIB, REFINE_BYTES, Fitted, Limits, Selection, fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,6 @@ def plan_scan(
         ConfigError: nothing is selected, or a limit makes no sense.
         BudgetError: it would not fit into the memory limit.
     """
-    check_limits(limits)
     chosen = _chosen(checkpoint, selection)
     if not chosen and checkpoint.tensors:
         raise ConfigError(
@@ -64,19 +63,20 @@ def plan_scan(
     listed = [i for i in chosen if checkpoint.tensors[i].coding is None]
     read = [i for i in measured if checkpoint.tensors[i].scaling is None]  # values come with their codes
     pending = sum(checkpoint.tensors[i].nbytes for i in read)
+    fitted = fit(limits, pending, distant=checkpoint.distant)
     scaled = _scaled(checkpoint)
     chunks = (
         replace(c, scaled=scaled.get(i)) if i in scaled else c
         for i in read
-        for c in cut_tensor(i, checkpoint.tensors[i], covered.get(i, ()), limits, pending)
+        for c in cut_tensor(i, checkpoint.tensors[i], covered.get(i, ()), fitted.task_bytes)
     )
-    tasks = tuple(group_chunks(checkpoint, chunks, limits, pending))
+    tasks = tuple(group_chunks(checkpoint, chunks, fitted))
     refined = exact and any(_is_refined(checkpoint.tensors[i]) for i in measured)
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES if refined else 0)
-    base = base_bytes(checkpoint, limits)
+    base = base_bytes(checkpoint, fitted)
     projected = base + min(limits.workers, len(tasks)) * each
     if limits.memory_bytes is not None and projected > limits.memory_bytes:
-        _refuse(checkpoint, tasks, limits, projected, each)
+        _refuse(checkpoint, tasks, fitted, projected, each)
     return Plan(tasks, tuple(measured), tuple(listed), projected)
 
 
@@ -110,11 +110,12 @@ def plan_refine(
         limits: as for the first pass.
     """
     pending = sum(checkpoint.tensors[i].nbytes for i in codes)
+    fitted = fit(limits, pending, distant=checkpoint.distant)
     scaled = {s.tensor: s for s in _scaled(checkpoint).values()}
     chunks = [
         replace(c, scaled=scaled[i]) if i in scaled else c
         for i in sorted(codes)
-        for c in cut_tensor(i, checkpoint.tensors[i], (), limits, pending)
+        for c in cut_tensor(i, checkpoint.tensors[i], (), fitted.task_bytes)
     ]
     return tuple(
         replace(
@@ -122,7 +123,7 @@ def plan_refine(
             refine={c.tensor: codes[c.tensor] for c in t.chunks},
             projected_bytes=t.projected_bytes + REFINE_BYTES,
         )
-        for t in group_chunks(checkpoint, chunks, limits, pending)
+        for t in group_chunks(checkpoint, chunks, fitted)
     )
 
 
@@ -131,7 +132,7 @@ def _is_refined(tensor: TensorInfo) -> bool:
 
 
 def _refuse(
-    checkpoint: Checkpoint, tasks: tuple[Task, ...], limits: Limits, projected: int, each: int
+    checkpoint: Checkpoint, tasks: tuple[Task, ...], limits: Fitted, projected: int, each: int
 ) -> None:
     base = base_bytes(checkpoint, limits)
     message = (

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from queue import Empty, SimpleQueue
 
 from engine.nouns.records import Ahead
@@ -45,6 +45,22 @@ class _Request:
     wanted: list[tuple[int, int]]  # where the stretches lie in it: offset, length
 
 
+class _Queue:
+    """Requests that can be looked at before they are taken."""
+
+    def __init__(self, requests: Iterator[_Request]) -> None:
+        self._requests = requests
+        self._first: _Request | None = None
+
+    def peek(self) -> _Request | None:
+        if self._first is None:
+            self._first = next(self._requests, None)
+        return self._first
+
+    def drop(self) -> None:
+        self._first = None
+
+
 class _Pool:
     def __init__(self, ahead: Ahead) -> None:
         self.threads = ThreadPoolExecutor(ahead.ranges, thread_name_prefix="gaussmeter-range")
@@ -64,7 +80,7 @@ class _Pool:
         self._free.put(buffer)
 
 
-@cache
+@lru_cache(maxsize=1)  # the buffers of a setting that is no longer used are given up
 def _pool(ahead: Ahead) -> _Pool:
     return _Pool(ahead)
 
@@ -90,7 +106,7 @@ def read_ahead(readers: Sequence[Reader], extents: Iterable[Extent], ahead: Ahea
         FormatError, TaskError: as for `Reader.read_into`.
     """
     pool = _pool(ahead)
-    requests = _requests(extents, ahead.range_bytes)
+    requests = _Queue(_requests(extents, ahead.range_bytes))
     under_way: deque[tuple[_Request, bytearray, Future[None]]] = deque()
     held: bytearray | None = None
     try:
@@ -114,21 +130,18 @@ def read_ahead(readers: Sequence[Reader], extents: Iterable[Extent], ahead: Ahea
 def _send(
     pool: _Pool,
     readers: Sequence[Reader],
-    requests: Iterator[_Request],
+    requests: _Queue,
     under_way: deque[tuple[_Request, bytearray, Future[None]]],
     most: int,
 ) -> None:
-    while len(under_way) < most:
+    while len(under_way) < most and (request := requests.peek()) is not None:
         buffer = pool.take(wait=not under_way)
         if buffer is None:
-            return
-        request = next(requests, None)
-        if request is None:
-            pool.give(buffer)
             return
         part = memoryview(buffer)[: request.nbytes]
         done = pool.threads.submit(readers[request.file].read_into, part, request.offset)
         under_way.append((request, buffer, done))
+        requests.drop()
 
 
 def _abandon(pool: _Pool, under_way: deque[tuple[_Request, bytearray, Future[None]]]) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from engine.errors import ConfigError, FormatError
+from engine.errors import ConfigError, FormatError, MissingError
 from engine.nouns.records import SourceFile
 from engine.storage.hub import HubAddress, Repository
 from engine.storage.mounts import is_on_network
 from engine.storage.opening import describe_all
-from engine.storage.remote import final_error, pause_or_give_up, store_errors
+from engine.storage.remote import cause, final_error, pause_or_give_up, store_errors
 from engine.storage.stores import open_store, split_address
 
 Answer = TypeVar("Answer")
@@ -42,6 +42,10 @@ class Folder(Protocol):
 
     def address(self, name: str) -> str:
         """Where a file is, by its path; for `open_reader`."""
+        ...
+
+    def refusal(self) -> ConfigError | None:
+        """Why some file that was asked for could not be seen, so that nobody takes it for missing."""
         ...
 
     def check_inside(self, name: str, claimed_by: str) -> None:
@@ -97,6 +101,9 @@ class LocalFolder:
         """See `Folder`."""
         return str(self.path / name)
 
+    def refusal(self) -> None:
+        """Nothing is refused; see `Folder`."""
+
     def check_inside(self, name: str, claimed_by: str) -> None:
         """Follow links; see `Folder`. The blob store of a Hub cache belongs to its snapshots."""
         real, directory = (self.path / name).resolve(), self.path.resolve()
@@ -116,6 +123,22 @@ class DistantFolder:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
+        self._refusal: ConfigError | None = None
+
+    def refusal(self) -> ConfigError | None:
+        """See `Folder`."""
+        return self._refusal
+
+    def _sees(self, name: str) -> bool:
+        """Ask for a file; a refusal is kept for whoever finds nothing at all."""
+        try:
+            describe_all([self.address(name)])
+        except MissingError:
+            return False
+        except ConfigError as error:
+            self._refusal = error
+            return False
+        return True
 
     def address(self, name: str) -> str:
         """See `Folder`."""
@@ -194,7 +217,7 @@ class BucketFolder(DistantFolder):
 
     def has(self, name: str) -> bool:
         """See `Folder`."""
-        return _is_there(self.address(name))
+        return self._sees(name)
 
 
 class WebFolder(DistantFolder):
@@ -214,19 +237,11 @@ class WebFolder(DistantFolder):
 
     def has(self, name: str) -> bool:
         """See `Folder`."""
-        return _is_there(self.address(name))
+        return self._sees(name)
 
     def address(self, name: str) -> str:
         """See `Folder`."""
         return f"{self.uri}/{name}{self._query}"
-
-
-def _is_there(uri: str) -> bool:
-    try:
-        describe_all([uri])
-    except ConfigError:  # no such file, or a server that says so in other words
-        return False
-    return True
 
 
 def _asked(ask: Callable[[], Answer], uri: str) -> Answer:
@@ -239,5 +254,5 @@ def _asked(ask: Callable[[], Answer], uri: str) -> Answer:
             failures += 1
             final = final_error(error, uri, "may not be listed with the credentials that were found")
             if final is not None:
-                raise final from error
+                raise final from cause(error)
             pause_or_give_up(error, failures, uri, "(its listing)")

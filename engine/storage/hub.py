@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -29,6 +31,8 @@ _ADDRESS = re.compile(
     r"hf://(?P<repo>[^/@]+(?:/[^/@]+)?)(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(?P<path>.*))?"
 )
 _WORTH_REPEATING = {408, 425, 429}
+_ANSWER_SECONDS = 30.0
+_PATIENCE_SECONDS = 180.0
 Answer = TypeVar("Answer")
 
 
@@ -58,7 +62,8 @@ def parse_address(uri: str) -> HubAddress:
     Raises:
         ConfigError: it is none, or one of a dataset or a space.
     """
-    match = _ADDRESS.fullmatch(uri.rstrip("/"))
+    uri = uri.rstrip("/")
+    match = None if uri.endswith("@") else _ADDRESS.fullmatch(uri)
     if match is None or match["repo"].split("/")[0] in ("datasets", "spaces", "buckets"):
         raise ConfigError("is no model on the Hub: expected hf://organisation/name[@revision]", file=uri)
     return HubAddress(match["repo"], (match["revision"] or "").replace("%2F", "/"), match["path"] or "")
@@ -86,14 +91,18 @@ def look_up(address: HubAddress) -> Repository:
     """
     api = _api()
 
-    def ask() -> Repository:
-        commit = api.model_info(address.repo, revision=address.revision or None).sha
-        if not commit:
-            raise TaskError("the Hub names no commit", file=str(address))
-        tree = api.list_repo_tree(address.repo, revision=commit, recursive=True)
-        return Repository(commit, {f.path: f.size for f in tree if hasattr(f, "size")})
+    def ask_commit() -> str:
+        info = api.model_info(address.repo, revision=address.revision or None, timeout=_ANSWER_SECONDS)
+        return info.sha or ""
 
-    return _repeated(ask, address)
+    def ask_tree() -> dict[str, int]:
+        tree = api.list_repo_tree(address.repo, revision=commit, recursive=True)
+        return {f.path: f.size for f in tree if hasattr(f, "size")}
+
+    commit = _repeated(ask_commit, address, ATTEMPTS)
+    if not commit:
+        raise TaskError("the Hub names no commit", file=str(address))
+    return Repository(commit, _repeated(ask_tree, address, 1))  # the library repeats this one by itself
 
 
 def open_hub_file(uri: str) -> RemoteReader:
@@ -123,9 +132,11 @@ def _endpoint() -> str:
 
 
 def _headers() -> dict[str, str]:
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub import constants, get_token
 
-    return build_hf_headers(library_name="gaussmeter", library_version=__version__)
+    agent = {"user-agent": f"gaussmeter/{__version__}"}
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return {**agent, "authorization": f"Bearer {token}"} if token else agent
 
 
 def _api() -> HfApi:
@@ -139,24 +150,46 @@ def _api_of(endpoint: str) -> HfApi:
     return HfApi(endpoint=endpoint, library_name="gaussmeter", library_version=__version__)
 
 
-def _repeated(ask: Callable[[], Answer], address: HubAddress) -> Answer:
+def _repeated(ask: Callable[[], Answer], address: HubAddress, attempts: int) -> Answer:
     """Ask until there is an answer, or a reason why there will be none."""
     from huggingface_hub import errors
 
     pause = 0.2
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         try:
-            return ask()
+            return _within(_PATIENCE_SECONDS, ask)
         except (errors.HTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError) as error:
             final = _final(error, address)
             if final is not None:
                 raise final from error
-            if attempt == ATTEMPTS:
+            if attempt == attempts:
                 message = f"the Hub did not answer in {attempt} attempts ({_cause(error)})"
                 raise TaskError(message, file=str(address)) from error
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise TaskError("the Hub's answer makes no sense", file=str(address)) from error
         time.sleep(pause * random.uniform(0.7, 1.3))
         pause = min(2 * pause, 10.0)
     raise AssertionError("unreachable")
+
+
+def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """Ask, but do not wait for ever: the library's client would."""
+    answers: SimpleQueue[tuple[Answer | None, Exception | None]] = SimpleQueue()
+
+    def put() -> None:
+        try:
+            answers.put((ask(), None))
+        except Exception as error:  # noqa: BLE001 - it is raised again, by whoever waits
+            answers.put((None, error))
+
+    Thread(target=put, name="gaussmeter-hub", daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=seconds)
+    except Empty as nothing:
+        raise TaskError(f"the Hub has not answered for {seconds:.0f} s", file=_endpoint()) from nothing
+    if error is not None:
+        raise error
+    return answer  # type: ignore[return-value]
 
 
 def _cause(error: Exception) -> str:

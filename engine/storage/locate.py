@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from engine.errors import ConfigError, shown
+from engine.errors import ConfigError, MissingError, shown
 from engine.storage.folders import BucketFolder, Folder, HubFolder, LocalFolder, WebFolder
 from engine.storage.hub import HubAddress, look_up, parse_address
 from engine.storage.local import local_path
@@ -97,6 +97,7 @@ def _bucket(uri: str) -> Place:
 
 
 def _web(uri: str) -> Place:
+    split_address(uri)  # refuses what names no server
     parts = urlsplit(uri)
     path = parts.path.rstrip("/")
     name = path.rpartition("/")[2]
@@ -116,7 +117,7 @@ def _is_file(uri: str, name: str) -> bool:
     """
     try:
         describe_all([uri])
-    except ConfigError:
+    except MissingError:
         if name.lower().endswith(_SUFFIXES):
             raise
         return False

@@ -9,7 +9,7 @@ from pathlib import Path
 MOUNTS = "/proc/self/mountinfo"
 _DISTANT = re.compile(
     r"nfs\d?|cifs|smb\w*|ncpfs|afs|ceph|lustre|gpfs|beegfs|glusterfs|panfs|orangefs|pvfs2|9p|virtiofs|wekafs"
-    r"|fuse\.(?!(?:fuseblk|ntfs\S*|overlay\S*|bindfs|encfs|gocryptfs|portal|lxcfs|snapfuse|squashfuse)$).*"
+    r"|fuse\.(?!(?:fuseblk|ntfs\S*|(?:fuse-)?overlay\S*|bindfs|encfs|gocryptfs|portal|lxcfs|snapfuse|squashfuse)$).*"
 )
 _ESCAPE = re.compile(r"\\(\d{3})")
 

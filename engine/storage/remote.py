@@ -9,7 +9,7 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from engine.errors import ConfigError, FormatError, GaussmeterError, TaskError, shown
+from engine.errors import ConfigError, FormatError, GaussmeterError, MissingError, TaskError, shown
 from engine.nouns.records import SourceFile
 from engine.storage.reader import changed
 
@@ -25,6 +25,10 @@ _LONGEST_PAUSE = 10.0
 _STREAM_BYTES = 256 << 10
 _STATUS = re.compile(r"status(?: code)?: (\d{3})")
 _WORTH_REPEATING = {408, 425, 429}
+
+
+class StoreError(Exception):
+    """What a store said, without what of it may be secret; for tracebacks."""
 
 
 class RemoteReader:
@@ -61,7 +65,7 @@ class RemoteReader:
         while done < len(buffer):
             before = done
             try:
-                for part in self._get(offset + done, offset + len(buffer)):
+                for part in self._get(offset + done, offset + len(buffer), failures):
                     buffer[done : done + len(part)] = part
                     done += len(part)
             except store_errors() as error:
@@ -83,8 +87,11 @@ class RemoteReader:
         buffer[:] = head[offset : offset + len(buffer)]
         return True
 
-    def _get(self, start: int, end: int) -> Any:
-        """Ask for a range, check what the answer says of the file, and stream it."""
+    def _get(self, start: int, end: int, failures: int) -> Any:
+        """Ask for a range, check what the answer says of the file, and stream it.
+
+        After a failure every piece is taken as it comes: what the store has gathered is lost when it breaks.
+        """
         import obstore
 
         answer = obstore.get(self._store, self._path, options={"range": (start, end)})
@@ -98,7 +105,7 @@ class RemoteReader:
                 f"{answer.range[1]:,}",
                 file=self.uri,
             )
-        return answer.stream(min_chunk_size=_STREAM_BYTES)
+        return answer.stream(min_chunk_size=1 if failures else _STREAM_BYTES)
 
     def _source(self, meta: Any) -> SourceFile:
         version = meta["e_tag"] or meta["last_modified"].isoformat()
@@ -131,8 +138,10 @@ class RemoteReader:
     def _judge(self, error: Exception, failures: int, position: int) -> None:
         """Wait before the next attempt, or say why there is none."""
         final = final_error(error, self.uri, self.refusal())
+        if isinstance(final, MissingError) and self._planned is not None:
+            raise changed(self._planned, "gone") from cause(error)
         if final is not None:
-            raise final from error
+            raise final from cause(error)
         pause_or_give_up(error, failures, self.uri, f"at byte {position:,}")
 
     def __enter__(self) -> Self:
@@ -154,7 +163,7 @@ def pause_or_give_up(error: Exception, failures: int, uri: str, where: str) -> N
     if failures >= ATTEMPTS:
         raise TaskError(
             f"could not be read {where} in {failures} attempts: {one_line(error)}", file=uri
-        ) from error
+        ) from cause(error)
     pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))
     time.sleep(pause * random.uniform(0.7, 1.3))
 
@@ -164,21 +173,26 @@ def final_error(error: Exception, uri: str, refusal: str) -> GaussmeterError | N
     from obstore import exceptions
 
     if isinstance(error, FileNotFoundError):
-        return ConfigError("there is no such file", file=uri)
+        return MissingError("there is no such file", file=uri)
     if isinstance(error, (exceptions.UnauthenticatedError, exceptions.PermissionDeniedError)):
         return ConfigError(refusal, file=uri)
     if isinstance(error, exceptions.NotSupportedError):
         return FormatError("its server ignores Range, so that parts of it cannot be read", file=uri)
-    if isinstance(error, (exceptions.InvalidPathError, exceptions.UnknownConfigurationKeyError)):
+    if isinstance(error, (exceptions.InvalidPathError, exceptions.UnknownConfigurationKeyError, ValueError)):
         return ConfigError(f"cannot be addressed: {one_line(error)}", file=uri)
     status = _status(error)
     if status == 404:
-        return ConfigError("there is no such bucket or file", file=uri)
+        return MissingError("there is no such bucket or file", file=uri)
     if status in (401, 403):
         return ConfigError(refusal, file=uri)
     if status is not None and 400 <= status < 500 and status not in _WORTH_REPEATING:
         return ConfigError(f"the server refuses it with status {status}", file=uri)
     return None
+
+
+def cause(error: Exception) -> Exception:
+    """The same error for a traceback, without what of its text may be secret."""
+    return StoreError(shown(str(error)))
 
 
 def _status(error: Exception) -> int | None:
@@ -197,4 +211,4 @@ def store_errors() -> tuple[type[Exception], ...]:
     """Everything that the store raises."""
     from obstore import exceptions
 
-    return (exceptions.BaseError, FileNotFoundError, OSError)
+    return (exceptions.BaseError, FileNotFoundError, OSError, ValueError)

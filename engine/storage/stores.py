@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,11 @@ def split_address(uri: str) -> tuple[str, str]:
     """
     scheme = scheme_of(uri)
     parts = urlsplit(uri)
+    if not parts.hostname:
+        raise ConfigError("names no server and no bucket", file=uri)
     if scheme in WEB:
         return urlunsplit((scheme, parts.netloc, "", parts.query, "")), unquote(parts.path.strip("/"))
-    if scheme in BUCKETS and parts.netloc:
+    if scheme in BUCKETS:
         return f"{BUCKETS[scheme]}://{parts.netloc}", uri.split(parts.netloc, 1)[1].strip("/")
     raise ConfigError(f"{scheme}:// is no store that can be read", file=uri)
 
@@ -59,8 +62,18 @@ def open_hub_store(root: str, headers: dict[str, str]) -> ObjectStore:
 def _web(root: str, headers: tuple[tuple[str, str], ...]) -> ObjectStore:
     from obstore.store import HTTPStore
 
-    options: Any = {**_PATIENCE, "allow_http": root.startswith("http://"), "default_headers": dict(headers)}
-    return HTTPStore.from_url(root, client_options=options, retry_config=_retry())
+    parts = urlsplit(root)
+    login, at, host = parts.netloc.rpartition("@")
+    sent = {**dict(headers), **({"authorization": _basic(login)} if at else {})}
+    options: Any = {**_PATIENCE, "allow_http": parts.scheme == "http", "default_headers": sent}
+    return HTTPStore.from_url(
+        urlunsplit(parts._replace(netloc=host)), client_options=options, retry_config=_retry()
+    )
+
+
+def _basic(login: str) -> str:
+    """The header for a name and a password in an address."""
+    return "Basic " + b64encode(unquote(login).encode()).decode()
 
 
 @cache

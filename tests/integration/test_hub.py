@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import traceback
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,14 +14,13 @@ import pytest
 import torch
 
 import engine
-from engine.errors import ConfigError, FormatError, GaussmeterError, TaskError
+from engine.errors import ConfigError, FormatError, TaskError
 from engine.storage import remote, stores
 from tests.builders import Tensors, pack_tensors, write, write_sharded, write_tensors
-from tests.integration.helpers import contents, environment, llama, made, normal, process, rows, subjects
+from tests.integration.distant import TOKEN, assert_no_secret, counts, refused
+from tests.integration.helpers import contents, environment, llama, made, normal, process, rows
 from tests.integration.servers import Faults, FileServer, HubServer, Request
 
-TOKEN = "hf_TheTokenThatNobodyMaySee"
-SIGNATURE = "SECRETSIG"
 BIG: Tensors = {f"layers.{i}.weight": normal("F32", 512, 1024, seed=i) for i in range(2)}  # 2 MiB each
 
 
@@ -49,28 +47,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 @pytest.fixture
 def big(hub: HubServer) -> Path:
     return write_tensors(hub.root / "org" / "big" / "model.safetensors", BIG)
-
-
-def scan(uri: str | Path, warehouse: Path, **options: Any) -> tuple[engine.ScanReport, dict[str, Any]]:
-    report = engine.scan(uri, warehouse=warehouse if warehouse.exists() else made(warehouse), **options)
-    return report, contents(warehouse, report.subject_id)
-
-
-def refused(kind: type[GaussmeterError], uri: str, folder: Path, **options: Any) -> str:
-    """The sentence with which a scan fails; it, its traceback and the warehouse hold no secret."""
-    warehouse = made(folder / "refused.duckdb")
-    with pytest.raises(kind) as caught:
-        engine.scan(uri, warehouse=warehouse, **options)
-    assert_no_secret("".join(traceback.format_exception(caught.value)).encode())
-    assert_no_secret(warehouse.read_bytes())
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("hf://org/")
-    return str(caught.value)
-
-
-def assert_no_secret(text: bytes) -> None:
-    assert not {secret for secret in (TOKEN, SIGNATURE) if secret.encode() in text}
 
 
 def weights(log: list[Request]) -> list[tuple[int, int, int]]:
@@ -119,11 +95,9 @@ def test_the_counts_are_those_of_the_files_on_disk(hub, tmp_path, layout, worker
         )
     else:
         write_torch(folder, *map(matrices, range(1 if layout == "torch" else 3)))
-    _, expected = scan(folder, tmp_path / "local.duckdb", workers=1)
+    expected = counts(folder, tmp_path, workers=1)
     options = {"workers": workers, "task_bytes": 5000, "ranges": 3}
-    report, found = scan("hf://org/model", tmp_path / "w.duckdb", **options)
-    assert found == expected
-    assert (report.status, report.name) == ("scanned", "org/model")
+    assert counts("hf://org/model", tmp_path, **options) == expected
 
 
 @pytest.mark.parametrize("revision", ["", "@main", "@commit"])
@@ -153,9 +127,9 @@ def test_a_new_commit_is_scanned(hub, tmp_path):
     engine.scan("hf://org/tiny", warehouse=warehouse)
     path = write_tensors(hub.root / "org" / "tiny" / "model.safetensors", llama(seed=50))
     hub.commits["org/tiny"] = hashlib.sha1(b"next").hexdigest()
-    report, found = scan("hf://org/tiny", warehouse)
+    report = engine.scan("hf://org/tiny", warehouse=warehouse)
     assert report.status == "scanned"
-    assert found == scan(path, tmp_path / "local.duckdb")[1]
+    assert contents(warehouse, report.subject_id) == counts(path, tmp_path)
     newest = rows(warehouse, "SELECT revision FROM subjects ORDER BY subject_id DESC LIMIT 1")
     assert newest == [(hub.commits["org/tiny"],)]
 
@@ -167,16 +141,15 @@ def test_a_subfolder_or_a_single_file(hub, tmp_path, path):
     folder = hub.root / "org" / "tiny"
     write_tensors(folder / "sub dir" / "100% #1?.safetensors", llama(1, seed=7))
     write_tensors(folder / "ünter" / "x+y.safetensors", llama(1, seed=8))
-    _, found = scan(f"hf://org/tiny/{path}", tmp_path / "w.duckdb")
-    assert found == scan(folder / path, tmp_path / "local.duckdb")[1]
+    found = counts(f"hf://org/tiny/{path}", tmp_path)
+    assert found == counts(folder / path, tmp_path)
 
 
 def test_of_two_formats_one_is_read(hub, tmp_path):
     folder = write_torch(hub.root / "org" / "both", matrices(0))
     path = write_tensors(folder / "model.safetensors", llama())
-    _, found = scan("hf://org/both", tmp_path / "w.duckdb")
-    assert found == scan(path, tmp_path / "local.duckdb")[1]
-    assert len(subjects(tmp_path / "w.duckdb")) == 1
+    found = counts("hf://org/both", tmp_path)
+    assert found == counts(path, tmp_path)
     assert not [r.path for r in hub.log if ".bin" in r.path]
 
 
@@ -189,7 +162,6 @@ class RealHub(HubServer):
         return super().route(request)
 
 
-@pytest.mark.xfail(strict=True, reason="huggingface_hub asks for a list of agents, and keeps it in HF_HOME")
 def test_nothing_is_written_to_the_library_s_folder(tmp_path):
     write_tensors(tmp_path / "repos" / "org" / "tiny" / "model.safetensors", llama())
     home, warehouse = tmp_path / "hf home", made(tmp_path / "w.duckdb")
@@ -209,7 +181,7 @@ def test_a_gated_repository(hub, tmp_path, monkeypatch, token):
     hub.gated.add("org/tiny")
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    sentence = refused(ConfigError, "hf://org/tiny", tmp_path)
+    sentence = refused(ConfigError, "hf://org/tiny", tmp_path, debug=True)
     assert f"ask for access on {hub.url}/org/tiny" in sentence
     assert "HF_TOKEN" in sentence
 
@@ -222,7 +194,7 @@ def test_a_private_repository(hub, tmp_path, monkeypatch, token):
     if token == TOKEN:
         assert engine.scan("hf://org/tiny", warehouse=tmp_path / "w.duckdb").status == "scanned"
         return
-    sentence = refused(ConfigError, "hf://org/tiny", tmp_path)
+    sentence = refused(ConfigError, "hf://org/tiny", tmp_path, debug=True)
     assert (
         "or it is private and " + ("the token in use" if token else "HF_TOKEN, which is not set,") in sentence
     )
@@ -242,7 +214,7 @@ def test_a_private_repository(hub, tmp_path, monkeypatch, token):
 )  # fmt: skip
 def test_what_is_not_there(hub, tmp_path, uri, part):
     write(hub.root / "org" / "text" / "notes.txt", b"no weights in here")
-    assert part in refused(ConfigError, uri, tmp_path)
+    assert part in refused(ConfigError, uri, tmp_path, debug=True)
 
 
 def test_a_shard_that_is_not_there(hub, tmp_path):
@@ -261,13 +233,10 @@ def test_the_token_goes_to_the_hub_alone(hub, big, tmp_path, monkeypatch):
     hub.private["org/big"] = TOKEN
     with FileServer(hub.root) as cdn:
         hub.cdn = cdn
-        _, found = scan("hf://org/big", tmp_path / "w.duckdb")
+        assert counts("hf://org/big", tmp_path) == counts(big, tmp_path)
         assert weights(cdn.log)
-        assert_no_secret(repr([(r.path.replace(SIGNATURE, ""), r.headers) for r in cdn.log]).encode())
+        assert TOKEN not in repr(cdn.log)
         assert any(TOKEN in r.headers.get("authorization", "") for r in hub.log if "/resolve/" in r.path)
-    assert found == scan(big, tmp_path / "local.duckdb")[1]
-    assert_no_secret((tmp_path / "w.duckdb").read_bytes())
-    assert_no_secret(repr(rows(tmp_path / "w.duckdb", "SELECT * FROM subjects")).encode())
 
 
 def test_a_cdn_that_is_away_or_refuses(hub, big, tmp_path, monkeypatch):
@@ -275,8 +244,12 @@ def test_a_cdn_that_is_away_or_refuses(hub, big, tmp_path, monkeypatch):
     with FileServer(hub.root) as cdn:
         hub.cdn = cdn
         cdn.faults.statuses = [403]
-        assert "does not let this account read it" in refused(ConfigError, "hf://org/big", tmp_path)
-    assert "could not be read at byte 0 in 8 attempts" in refused(TaskError, "hf://org/big", tmp_path)
+        assert "does not let this account read it" in refused(
+            ConfigError, "hf://org/big", tmp_path, debug=True
+        )
+    assert "could not be read at byte 0 in 8 attempts" in refused(
+        TaskError, "hf://org/big", tmp_path, debug=True
+    )
 
 
 # Faults
@@ -297,29 +270,26 @@ def fail_after_the_head(hub: HubServer, **faults: Any) -> None:
 def test_a_server_that_ignores_range(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     hub.faults.ignore_range = True
-    assert "its server ignores Range" in refused(FormatError, "hf://org/tiny", tmp_path)
+    assert "its server ignores Range" in refused(FormatError, "hf://org/tiny", tmp_path, debug=True)
 
 
-@pytest.mark.parametrize("after", [1_200_000, 1_500_001])
+@pytest.mark.parametrize("after", [400_000, 500_001])
 def test_a_cut_connection_is_resumed(hub, big, tmp_path, after):
-    """Where it broke, but for what was in a buffer on the way: less than 1 MiB."""
+    """Where it broke, but for what was in a buffer on the way: less than 256 KiB."""
     fail_after_the_head(hub, cut_after=after, cuts=2)
-    _, found = scan("hf://org/big", tmp_path / "w.duckdb", ranges=1)
-    assert found == scan(big, tmp_path / "local.duckdb")[1]
-    asked = weights(hub.log)[1:]
+    found = counts("hf://org/big", tmp_path, ranges=1)
+    assert found == counts(big, tmp_path)
+    asked = weights(hub.log)[1:4]
     assert [sent == after for *_, sent in asked] == [True, True, False]
     for (start, end, _), (resumed, same_end, _) in pairwise(asked):
-        assert max(start + 1, start + after - (1 << 20)) <= resumed <= start + after
+        assert max(start + 1, start + after - (256 << 10)) <= resumed <= start + after
         assert end == same_end
 
 
-@pytest.mark.xfail(
-    strict=True, reason="obstore drops what it holds of a chunk of 1 MiB when the connection breaks"
-)
 def test_short_connections_make_progress(hub, big, tmp_path):
-    fail_after_the_head(hub, cut_after=300_000, cuts=100)
-    _, found = scan("hf://org/big", tmp_path / "w.duckdb", ranges=1)
-    assert found == scan(big, tmp_path / "local.duckdb")[1]
+    fail_after_the_head(hub, cut_after=100_000, cuts=100)
+    found = counts("hf://org/big", tmp_path, ranges=1)
+    assert found == counts(big, tmp_path)
 
 
 @pytest.mark.parametrize("retry_after", [False, True])
@@ -330,9 +300,9 @@ def test_a_busy_server_is_asked_again(hub, tmp_path, retry_after, at):
         vars(hub.faults).update(busy)
     else:
         fail_after_the_head(hub, **busy)
-    _, found = scan("hf://org/tiny", tmp_path / "w.duckdb")
+    found = counts("hf://org/tiny", tmp_path)
     assert hub.faults.statuses == []
-    assert found == scan(hub.root / "org" / "tiny", tmp_path / "local.duckdb")[1]
+    assert found == counts(hub.root / "org" / "tiny", tmp_path)
 
 
 @pytest.mark.parametrize("away", [{"statuses": [503] * 50}, {"cut_after": 0, "cuts": 50}])
@@ -343,14 +313,14 @@ def test_a_server_that_stays_away_is_given_up(hub, tmp_path, monkeypatch, away, 
         vars(hub.faults).update(away)
     else:
         fail_after_the_head(hub, **away)
-    sentence = refused(TaskError, "hf://org/tiny", tmp_path)
+    sentence = refused(TaskError, "hf://org/tiny", tmp_path, debug=True, kept=at == "weights")
     assert re.search(r"could not be read at byte [\d,]+ in 3 attempts: ", sentence)
     assert TaskError.exit_code == 3
 
 
 def test_answers_of_a_wrong_length_are_given_up(hub, tmp_path):
     hub.faults.wrong_length = True
-    assert "in 8 attempts" in refused(TaskError, "hf://org/tiny", tmp_path)
+    assert "in 8 attempts" in refused(TaskError, "hf://org/tiny", tmp_path, debug=True)
 
 
 @pytest.mark.parametrize("stalls", [2, 99])
@@ -359,10 +329,10 @@ def test_a_stalled_connection_is_left(hub, tmp_path, monkeypatch, stalls):
     monkeypatch.setattr(remote, "ATTEMPTS", 4)
     hub.faults = Faults(stall_seconds=1.0, stalls=stalls)
     if stalls > 9:
-        assert "in 4 attempts" in refused(TaskError, "hf://org/tiny", tmp_path)
+        assert "in 4 attempts" in refused(TaskError, "hf://org/tiny", tmp_path, debug=True)
         return
-    _, found = scan("hf://org/tiny", tmp_path / "w.duckdb")
-    assert found == scan(hub.root / "org" / "tiny", tmp_path / "local.duckdb")[1]
+    found = counts("hf://org/tiny", tmp_path)
+    assert found == counts(hub.root / "org" / "tiny", tmp_path)
 
 
 # Changes
@@ -382,9 +352,8 @@ def test_a_file_that_changes_is_refused(hub, big, tmp_path, at, other):
 
     hub.faults.on_get = on_get
     options = {"ranges": 1, "workers": 1, "task_bytes": 1 << 20}
-    assert "changed after the scan began" in refused(FormatError, "hf://org/big", tmp_path, **options)
+    assert "changed after the scan began" in refused(
+        FormatError, "hf://org/big", tmp_path, debug=True, **options
+    )
     assert len(answers) >= at
-    assert subjects(tmp_path / "refused.duckdb") == []
-    assert rows(tmp_path / "refused.duckdb", "SELECT count(*) FROM tensors") == [(0,)]
-    _, found = scan("hf://org/big", tmp_path / "refused.duckdb")
-    assert found == scan(big, tmp_path / "local.duckdb")[1]
+    assert counts("hf://org/big", tmp_path) == counts(big, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def test_a_server_is_asked_for_every_page(tmp_path, kind):
 @pytest.mark.parametrize(
     "kind",
     ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "fuseblk", "ntfs3", "vfat", "squashfs", "ramfs", "apfs",
-     "fuse.fuseblk", "fuse.ntfs-3g", "fuse.overlayfs", "fuse.bindfs", "fuse.gocryptfs", "fuse.fuse-overlayfs"],
+     "fuse.fuseblk", "fuse.ntfs-3g", "fuse.overlayfs", "fuse.bindfs", "fuse.gocryptfs",
+     "fuse.fuse-overlayfs"],
 )  # fmt: skip
 def test_a_disk_is_here(tmp_path, kind):
     assert not judge(tmp_path, "/mnt/data/model", ROOT, mount("/mnt/data", kind, "shared:2"))
@@ -134,8 +136,6 @@ def test_a_distant_folder_is_counted_the_same_by_parallel_reads(tmp_path, monkey
     read_into = LocalReader.read_into
 
     def watched(self: LocalReader, buffer: memoryview, offset: int) -> None:
-        import threading
-
         threads.add(threading.current_thread().name)
         read_into(self, buffer, offset)
 

@@ -261,7 +261,6 @@ def test_an_abandoned_buffer_is_not_written_into_by_an_old_request():
         assert b"".join(blocks) == FILE[: 9 * ahead.range_bytes]
 
 
-@pytest.mark.xfail(strict=True, reason="a buffer is taken before the next extent is, and forgotten")
 def test_an_error_of_the_caller_s_extents_gives_buffers_back():
     ahead = fresh(2)
 
