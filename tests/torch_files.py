@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import io
 import struct
+import time
+import tracemalloc
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+import engine
 from engine.errors import FormatError
+from engine.formats.pickles import load
 from engine.nouns.dtypes import DTYPES
 from engine.sketch import Sketch, observe
-from tests.integration.helpers import rows
+from tests.integration.helpers import made, rows
 
 STOP = b"."
+FILE = "weights.pth"
+MIB = 1 << 20
 DTYPE_NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
     "int16": "I16", "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
@@ -40,6 +48,27 @@ def sentence(error: FormatError, file: object) -> str:
 
 
 # Pickles
+
+
+def refusal(data: bytes) -> str:
+    """The sentence with which a pickle is refused."""
+    with pytest.raises(FormatError) as caught:
+        load(data, FILE)
+    return sentence(caught.value, FILE)
+
+
+@contextmanager
+def frugal(mib: int = 48, seconds: float = 1) -> Iterator[None]:
+    """No more memory than this, and no more time."""
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        yield
+        taken, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < seconds
+    assert peak < mib * MIB
 
 
 def glob(module: str, name: str) -> bytes:
@@ -95,7 +124,7 @@ def archive(pickled: bytes, storages: Mapping[str, bytes] | None = None, **more:
         file.writestr("archive/data.pkl", pickled)
         for key, data in ({"0": bytes(16)} if storages is None else storages).items():
             file.writestr(f"archive/data/{key}", data)
-        for name, data in more.items():
+        for name, data in ({"version": b"3\n", "byteorder": b"little"} | more).items():
             file.writestr(f"archive/{name}", data)
     return buffer.getvalue()
 
@@ -143,3 +172,25 @@ def bins_in(warehouse: Path, subject_id: int = 1) -> dict[str, Bins]:
     for name, *row in rows(warehouse, of_subject, subject_id):
         found[name].append(tuple(row))
     return found
+
+
+def noise(*shape: int, dtype: Any = None, seed: int = 0) -> Any:
+    """A torch tensor of Gaussian values."""
+    import torch
+
+    found = torch.from_numpy(np.random.default_rng(seed).normal(0, 0.05, shape).astype("<f4"))
+    return found.to(dtype or torch.float32)
+
+
+def expected_bins(state: Mapping[str, Any]) -> dict[str, Bins]:
+    """What a scan should count of a state dict."""
+    return {name: bins_of(sketch_of(t)) for name, t in state.items() if t.is_floating_point()}
+
+
+def refused_scan(uri: Path, file: Path) -> str:
+    """The sentence with which a scan is refused; nothing of it is kept."""
+    warehouse = made(uri.parent / "refused.duckdb")
+    with pytest.raises(FormatError) as caught:
+        engine.scan(uri, warehouse=warehouse, workers=1)
+    assert rows(warehouse, "SELECT count(*) FROM subjects") == [(0,)]
+    return sentence(caught.value, file)

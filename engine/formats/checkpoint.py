@@ -59,6 +59,7 @@ def open_checkpoint(uri: str) -> Checkpoint:
     place = locate(uri)
     found = discover(place)
     content = _read(place, found)
+    _check_tensors(content.tensors, place.uri)
     return Checkpoint(
         uri=_printable(place.uri),
         name=_printable(_name(place, found)),
@@ -70,6 +71,16 @@ def open_checkpoint(uri: str) -> Checkpoint:
         faults=content.faults,
         distant=place.folder.distant,
     )
+
+
+def _check_tensors(tensors: Sequence[TensorInfo], uri: str) -> None:
+    """Refuse what no table could hold."""
+    for tensor in tensors:
+        if not tensor.name.isascii() and any("\ud800" <= c <= "\udfff" for c in tensor.name):
+            shown = tensor.name.encode("utf-8", "backslashreplace").decode()[:60]
+            raise FormatError(f"the name {shown} is not valid Unicode", file=uri)
+        if tensor.elements >= 1 << 63 or any(s >= 1 << 63 for s in tensor.shape):
+            raise FormatError("its shape overflows 64 bits", file=uri, tensor=tensor.name)
 
 
 def require_sound(checkpoint: Checkpoint) -> None:

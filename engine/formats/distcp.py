@@ -14,6 +14,8 @@ from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from engine.errors import FormatError
 from engine.formats.pickle_machine import Buildable, Known
 from engine.formats.pickles import MAX_PICKLE_BYTES, DtypeName, Inert, Tensor, load
@@ -100,9 +102,8 @@ def read_distributed(folder: Folder) -> tuple[tuple[SourceFile, ...], tuple[Tens
     for name in names:
         _check_inside(folder, name, uri)
     files = tuple(describe_all([folder.address(n) for n in names]))
-    tensors = _tensors(
-        named, records, parts, {n: (i, f) for i, (n, f) in enumerate(zip(names, files, strict=True))}
-    )
+    numbers = {n: (i, f) for i, (n, f) in enumerate(zip(names, files, strict=True))}
+    tensors = _tensors(named, records, parts, numbers, uri)
     return files, tensors, hashlib.sha256(data).hexdigest()
 
 
@@ -163,11 +164,11 @@ def _by_tensor(places: Mapping[Any, Any]) -> dict[str, list[tuple[Record, Record
 def _parts(key: str, record: Record, places: Sequence[tuple[Record, Record]], uri: str) -> list[_Part]:
     """The parts of a tensor, each with its place."""
     shape = _shape(record.get("size"), uri, key)
-    wanted = {
-        _shape(c.get("offsets"), uri, key): _shape(c.get("sizes"), uri, key)
-        for c in record.get("chunks") or ()
-    }
-    if sum(map(prod, wanted.values())) != prod(shape):
+    chunks = record.get("chunks") or ()
+    if not isinstance(chunks, (list, tuple)) or not all(isinstance(c, Record) for c in chunks):
+        raise FormatError("its parts make no sense", file=uri, tensor=key)
+    wanted = {_shape(c.get("offsets"), uri, key): _shape(c.get("sizes"), uri, key) for c in chunks}
+    if not _tile(wanted, shape):
         raise FormatError(f"its parts do not add up to its shape {shape}", file=uri, tensor=key)
     found = []
     for index, place in places:
@@ -185,6 +186,26 @@ def _parts(key: str, record: Record, places: Sequence[tuple[Record, Record]], ur
     return sorted(found, key=lambda p: p.corner)
 
 
+def _tile(boxes: Mapping[tuple[int, ...], tuple[int, ...]], shape: tuple[int, ...]) -> bool:
+    """Whether boxes, by their corners, cover a shape once."""
+    rank = len(shape)
+    if any(len(c) != rank or len(s) != rank for c, s in boxes.items()):
+        return False
+    if sum(map(prod, boxes.values())) != prod(shape):
+        return False
+    filled = [(c, s) for c, s in boxes.items() if prod(s)]
+    if not filled or not rank:
+        return True
+    low = np.array([c for c, _ in filled], dtype=np.int64)
+    high = low + np.array([s for _, s in filled], dtype=np.int64)
+    if (high > np.array(shape)).any():
+        return False
+    for i in range(len(filled) - 1):  # none meets one behind it
+        if ((low[i] < high[i + 1 :]) & (low[i + 1 :] < high[i])).all(axis=1).any():
+            return False
+    return True
+
+
 def _shape(value: Any, uri: str, key: str) -> tuple[int, ...]:
     if not isinstance(value, tuple) or not all(isinstance(x, int) and x >= 0 for x in value):
         raise FormatError("its shape makes no sense", file=uri, tensor=key)
@@ -196,6 +217,7 @@ def _tensors(
     records: Mapping[str, Record],
     parts: Mapping[str, Sequence[_Part]],
     files: Mapping[str, tuple[int, SourceFile]],
+    uri: str,
 ) -> tuple[TensorInfo, ...]:
     every = sorted((p for of in parts.values() for p in of), key=lambda p: (p.file, p.offset))
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="distcp") as pool:
@@ -206,7 +228,7 @@ def _tensors(
     tensors = []
     for key, name in named.items():
         pieces = tuple(piece for p in parts[key] for piece in read[p][1])
-        dtype = _dtype(records[key], [read[p][0] for p in parts[key]])
+        dtype = _dtype(key, records[key], [read[p][0] for p in parts[key]], uri)
         shape = records[key].get("size")
         reason = f"not a weight: it lies under {name.outside!r}" if name.outside else None
         form = "outside" if name.outside else None
@@ -220,8 +242,10 @@ def _tensors(
     return tuple(sorted(tensors, key=lambda t: (t.file, t.offset, t.name)))
 
 
-def _dtype(record: Record, found: Sequence[str]) -> str:
+def _dtype(key: str, record: Record, found: Sequence[str], uri: str) -> str:
     """The dtype of the parts, and of a tensor without any the one that was declared."""
+    if len(set(found)) > 1:
+        raise FormatError(f"its parts are of {' and '.join(sorted(set(found)))}", file=uri, tensor=key)
     if found:
         return found[0]
     properties = record.get("properties")
@@ -242,8 +266,8 @@ def _pieces(
         )
     with open_reader(file.uri) as reader:
         archive = open_archive(reader, file.uri, part.offset, part.nbytes)
-    if not isinstance(archive.saved, Tensor):
-        raise FormatError(f"its part at {part.corner} is no tensor", file=file.uri, tensor=part.name)
+    if not isinstance(archive.saved, Tensor) or archive.saved.storage is None:
+        raise FormatError(f"its part at {part.corner} is no plain tensor", file=file.uri, tensor=part.name)
     rows = part.shape[1:] == shape[1:] and is_row_major(archive.saved.shape, archive.saved.strides)
     info = tensor_info(part.name, archive.saved, archive, at=None if rows else _place(part, shape))
     if info.shape != part.shape:

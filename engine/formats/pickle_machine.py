@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MAX_INSTRUCTIONS = 50_000_000
+MAX_INSTRUCTIONS = 8_000_000
 MOST_CALL_BYTES = 64 << 20
 """What all calls together may be given in strings and bytes: more would be copies of one."""
+MOST_KEY_PARTS = 4_000_000
+"""Of all keys together, because a tuple as a key is gone through."""
 _KEY_DEPTH = 3
 
 
@@ -38,7 +40,13 @@ class Known:
     call: Callable[..., Any]
 
 
-class Buildable:
+class Atom:
+    """A stand-in that may be a key."""
+
+    __slots__ = ()
+
+
+class Buildable(Atom):
     """A stand-in that takes a state, and does with it as it likes."""
 
     def build(self, state: Any) -> None:
@@ -68,7 +76,7 @@ class Machine:
         self._vocabulary, self._persistent = vocabulary, persistent
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
-        self._call_bytes = 0
+        self._call_bytes = self._key_parts = 0
 
     def run(self, data: bytes) -> Any:
         """Follow a program to its end.
@@ -133,7 +141,7 @@ class Machine:
         self._stack.append({})
 
     def _dict(self, _: Any) -> None:
-        self._stack.append(_set_items({}, self._since_mark()))
+        self._stack.append(self._filled({}, self._since_mark()))
 
     def _tuple(self, _: Any) -> None:
         self._stack.append(tuple(self._since_mark()))
@@ -156,11 +164,11 @@ class Machine:
 
     def _set_item(self, _: Any) -> None:
         value, key = self._pop(), self._pop()
-        _set_items(self._stack[-1], [key, value])
+        self._filled(self._stack[-1], [key, value])
 
     def _set_items(self, _: Any) -> None:
         items = self._since_mark()
-        _set_items(self._stack[-1], items)
+        self._filled(self._stack[-1], items)
 
     def _get(self, index: Any) -> None:
         self._stack.append(self._memo[int(index)])
@@ -210,9 +218,9 @@ class Machine:
             raise ValueError(f"calls a {type(function).__name__}")
         if not isinstance(arguments, tuple):
             raise ValueError(f"calls with a {type(arguments).__name__}")
-        self._call_bytes += sum(len(a) for a in arguments if isinstance(a, (str, bytes)))
+        self._call_bytes += sum(len(a) for a in arguments if isinstance(a, (str, bytes, list, tuple)))
         if self._call_bytes > MOST_CALL_BYTES:
-            raise ValueError(f"its calls are given more than {MOST_CALL_BYTES:,} bytes")
+            raise ValueError(f"its calls are given more than {MOST_CALL_BYTES:,} bytes or values")
         return function.call(*arguments)
 
     def _build(self, _: Any) -> None:
@@ -222,26 +230,27 @@ class Machine:
         elif not isinstance(target, dict):  # the attributes of an OrderedDict are of no use
             raise ValueError(f"sets the state of a {type(target).__name__}")
 
+    def _filled(self, target: Any, items: list[Any]) -> dict[Any, Any]:
+        if not isinstance(target, dict) or len(items) % 2:
+            raise ValueError(f"sets items of a {type(target).__name__}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._check_key(key, _KEY_DEPTH)
+            target[key] = value
+        return target
+
+    def _check_key(self, key: Any, depth: int) -> None:
+        """Only what is hashed in one step, for a tuple of tuples of itself takes for ever."""
+        self._key_parts += 1
+        if self._key_parts > MOST_KEY_PARTS:
+            raise ValueError(f"its keys have more than {MOST_KEY_PARTS:,} parts")
+        if isinstance(key, tuple) and depth and len(key) < 100:
+            for part in key:
+                self._check_key(part, depth - 1)
+        elif not isinstance(key, (*_ATOMS, Atom)):
+            raise ValueError(f"has a {type(key).__name__} for a key")
+
     def _persist(self, _: Any) -> None:
         self._stack.append(self._persistent(self._pop()))
-
-
-def _set_items(target: Any, items: list[Any]) -> dict[Any, Any]:
-    if not isinstance(target, dict) or len(items) % 2:
-        raise ValueError(f"sets items of a {type(target).__name__}")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        _check_key(key, _KEY_DEPTH)
-        target[key] = value
-    return target
-
-
-def _check_key(key: Any, depth: int) -> None:
-    """Only what is hashed in one step, for a tuple of tuples of itself takes for ever."""
-    if isinstance(key, tuple) and depth and len(key) < 100:
-        for part in key:
-            _check_key(part, depth - 1)
-    elif not isinstance(key, (*_ATOMS, Buildable)):
-        raise ValueError(f"has a {type(key).__name__} for a key")
 
 
 _HANDLERS: dict[str, Callable[[Machine, Any], None]] = {

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from engine.errors import FormatError
-from engine.formats.pickle_machine import Buildable, ForbiddenError, Known, Machine, Vocabulary
+from engine.formats.pickle_machine import Atom, Buildable, ForbiddenError, Known, Machine, Vocabulary
 
-MAX_PICKLE_BYTES = 512 << 20
+MAX_PICKLE_BYTES = 128 << 20
 _DAMAGE = (ValueError, TypeError, KeyError, IndexError, OverflowError, UnicodeError, AttributeError)
 """Everything that a malformed pickle makes the machine raise."""
 _MOST_DIMENSIONS = 64
@@ -21,7 +21,8 @@ _STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
     "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
     "ByteStorage": "U8", "BoolStorage": "BOOL", "ComplexFloatStorage": "C64", "ComplexDoubleStorage": "C128",
-    "QInt8Storage": "I8", "QUInt8Storage": "U8", "QInt32Storage": "I32",
+    "QInt8Storage": "I8", "QUInt8Storage": "U8", "QInt32Storage": "I32", "QUInt4x2Storage": "U8",
+    "QUInt2x4Storage": "U8",
     "UntypedStorage": "U8",
 }  # fmt: skip
 
@@ -33,6 +34,8 @@ _DTYPES = {
     "float8_e4m3fn": "F8_E4M3", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2": "F8_E5M2",
     "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e8m0fnu": "F8_E8M0", "float4_e2m1fn_x2": "F4",
     "qint8": "I8", "quint8": "U8", "qint32": "I32", "quint4x2": "U8", "quint2x4": "U8",
+    **{f"{kind}{bits}": "OTHER" for kind in ("int", "uint") for bits in range(1, 8)},
+    **{f"bits{name}": "OTHER" for name in ("1x8", "2x4", "4x2", "8", "16")},
 }  # fmt: skip
 
 
@@ -43,14 +46,14 @@ class Inert(Buildable):
 
 
 @dataclass(frozen=True, slots=True)
-class DtypeName:
+class DtypeName(Atom):
     """Stands for a torch.dtype, or a storage class: the dtype by safetensors' spelling."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(Atom):
     """Stands for a storage.
 
     Attributes:
@@ -99,14 +102,16 @@ def _sizes(value: Any) -> tuple[int, ...]:
     return tuple(map(_whole, value))
 
 
-def _tensor(storage: Any, start: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
-    """`torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`."""
+def _tensor(storage: Any, start: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
+    """`torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`, whose last argument may be marks."""
     if not isinstance(storage, Storage):
         raise ValueError(f"a tensor is built from {type(storage).__name__}, not a storage")
     shape, strides = _sizes(shape), _sizes(strides)
     if len(shape) != len(strides):
         raise ValueError(f"{len(shape)} dimensions have {len(strides)} strides")
-    return Tensor(storage, _whole(start), shape, strides, storage.dtype)
+    negated = len(rest) > 2 and isinstance(rest[2], dict) and bool(rest[2].get("neg"))
+    reason = "stored with its signs reversed" if negated else None
+    return Tensor(storage, _whole(start), shape, strides, storage.dtype, reason)
 
 
 def _tensor_of_dtype(
@@ -134,15 +139,16 @@ def _typed(function: Any, _: Any, arguments: Any, __: Any) -> Any:
 
 def _uncountable(reason: str) -> Known:
     def build(*arguments: Any) -> Tensor:
-        shape: tuple[int, ...] = ()
-        for argument in arguments:
-            if isinstance(argument, tuple) and argument and all(isinstance(x, int) for x in argument):
-                shape = _sizes(argument)
-                break
-        dtype = next((a.dtype for a in arguments if isinstance(a, Storage)), "F32")
-        return Tensor(None, 0, shape, (), dtype, reason)
+        inner = [a for outer in arguments if isinstance(outer, tuple) for a in outer[:100]]
+        shape = next((a for a in (*arguments, *inner) if _is_shape(a)), ())
+        dtype = next((a.dtype for a in (*arguments, *inner) if isinstance(a, (Storage, Tensor))), "F32")
+        return Tensor(None, 0, _sizes(shape), (), dtype, reason)
 
     return Known(build)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(type(x) is int for x in value)
 
 
 def _encode(text: Any, encoding: Any = "utf-8") -> bytes:
@@ -167,7 +173,7 @@ def _dict(pairs: Any = (), *_: Any) -> dict[Any, Any]:
 
 
 def _set(values: Any = (), *_: Any) -> list[Any]:
-    return list(values) if isinstance(values, (list, tuple)) else []
+    return values if isinstance(values, list) else []
 
 
 def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
@@ -208,6 +214,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     **{("torch", name): DtypeName(dtype) for name, dtype in _DTYPES.items()},
     **{("torch", name): Known(Inert) for name in (
         "strided", "sparse_coo", "per_tensor_affine", "per_channel_affine",
+        "per_channel_affine_float_qparams",
     )},
 }  # fmt: skip
 

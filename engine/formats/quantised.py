@@ -39,8 +39,8 @@ def mark_quantised(tensors: Sequence[TensorInfo]) -> tuple[TensorInfo, ...]:
             continue
         layout = _layout(tensor, factors)
         marks[factors.name] = replace(factors, form="factors")
-        if layout is None or not tensor.ordered or not factors.ordered:
-            why = "its factors do not fit its shape" if layout is None else "its rows are not stored whole"
+        why = _hindrance(tensor, factors, layout, named)
+        if layout is None or why:
             marks[tensor.name] = replace(tensor, form="unscaled", note=f"not dequantised: {why}")
             continue
         marks[tensor.name] = replace(tensor, form="codes")
@@ -49,7 +49,20 @@ def mark_quantised(tensors: Sequence[TensorInfo]) -> tuple[TensorInfo, ...]:
         name = tensor.name + DEQUANTISED
         note = f"{tensor.dtype} x {factors.dtype} by blocks of {block[0]} x {block[1]}"
         values.append(replace(tensor, name=name, form="dequantised", note=note, scaling=scaling))
-    return (*(marks.get(t.name, t) for t in tensors), *(v for v in values if v.name not in named))
+    return (*(marks.get(t.name, t) for t in tensors), *values)
+
+
+def _hindrance(
+    codes: TensorInfo, factors: TensorInfo, layout: tuple[Sides, Sides] | None, named: Named
+) -> str | None:
+    """Why the values of a tensor of codes are not counted."""
+    if layout is None:
+        return "its factors do not fit its shape"
+    if not codes.ordered or not factors.ordered:
+        return "its rows are not stored whole"
+    if codes.name + DEQUANTISED in named:
+        return "another tensor has the name of its values"
+    return None
 
 
 def _factors_of(tensor: TensorInfo, named: Named) -> TensorInfo | None:

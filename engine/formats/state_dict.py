@@ -23,7 +23,8 @@ WRAPPERS = (
 _PREFIXES = ("module.", "_orig_mod.")
 """What wrappers of a module put before every name: DataParallel, torch.compile."""
 _DEPTH = 64
-_MOST_ENTRIES = 10_000_000
+_MOST_ENTRIES = 1_000_000
+_MOST_NAME_BYTES = 64 << 20
 _CONTAINERS = (Mapping, list, tuple)
 
 
@@ -95,12 +96,16 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
         ValueError: it is nested too deeply, or has more names than any checkpoint.
     """
     holders = _holders(value)
-    entered = 0
+    entered = named = 0
     waiting: list[tuple[Any, tuple[str, ...], tuple[int, ...]]] = [(value, path, ())]
     while waiting:
         value, path, above = waiting.pop()
         if isinstance(value, Tensor):
-            yield ".".join(path) or "tensor", value
+            name = ".".join(path) or "tensor"
+            named += len(name)
+            if named > _MOST_NAME_BYTES:
+                raise ValueError(f"its names take more than {_MOST_NAME_BYTES:,} bytes")
+            yield name, value
             continue
         if id(value) not in holders or id(value) in above:
             continue

@@ -25,6 +25,7 @@ from engine.storage import Reader, open_reader, read_bytes
 ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the long that torch wrote before 1.6
 _MOST_REPEATED = 1 << 34
+_SCRIPTED = {"constants.pkl": "holds a scripted program, not weights"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +70,10 @@ def open_archive(reader: Reader, uri: str, start: int, length: int) -> Archive:
         FormatError: as for `read_torch`.
     """
     _check_kind(reader, uri, start, length)
-    members = read_directory(reader, uri, start, length)
+    members = read_directory(reader, uri, start, length, _SCRIPTED)
     pickles = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
-        scripted = any(name.endswith("constants.pkl") for name in members)
-        message = (
-            "holds a scripted program, not weights" if scripted else "has no data.pkl: it is no torch file"
-        )
-        raise FormatError(message, file=uri)
+        raise FormatError("has no data.pkl: it is no torch file", file=uri)
     root = pickles[0].removesuffix("data.pkl")
     _check_byte_order(reader, members.get(f"{root}byteorder"), uri)
     if any(name.startswith(f"{root}code/") for name in members):
@@ -91,7 +88,7 @@ def open_archive(reader: Reader, uri: str, start: int, length: int) -> Archive:
 
 
 def _check_kind(reader: Reader, uri: str, start: int, length: int) -> None:
-    magic = read_bytes(reader, start, min(length, 16))
+    magic = read_bytes(reader, start, min(length, 32))
     if magic[:4] == ZIP_MAGIC:
         return
     if _LEGACY_MAGIC in magic:
@@ -127,22 +124,23 @@ def tensor_info(
         FormatError: its storage is missing, or shorter than the tensor, or than it should be.
     """
     dtype = DTYPES[tensor.dtype]
-    nbytes = dtype.nbytes(prod(tensor.shape)) or 0
+    nbytes = dtype.nbytes(prod(_logical(tensor))) or 0
     reason = f"not a weight: it lies under {outside!r}" if outside else tensor.reason
     if tensor.storage is None:
         return TensorInfo(name, tensor.dtype, tensor.shape, 0, 0, nbytes, reason=reason)
     member = _storage(tensor.storage, archive, name)
     item = dtype.bits // 8 or 1
     end = tensor.start + extent(tensor.shape, tensor.strides)
-    if end * item > member.nbytes:
+    declared = DTYPES[tensor.storage.dtype].nbytes(tensor.storage.elements) or 0
+    if end * item > min(declared, member.nbytes):
         raise FormatError(
-            f"needs {end * item:,} bytes of its storage, which has {member.nbytes:,}",
+            f"needs {end * item:,} bytes of its storage, which has {min(declared, member.nbytes):,}",
             file=archive.uri,
             tensor=name,
         )
     offset = member.offset + tensor.start * item
     form = "outside" if outside else None
-    info = TensorInfo(name, tensor.dtype, tensor.shape, 0, offset, nbytes, reason=reason, form=form)
+    info = TensorInfo(name, tensor.dtype, _logical(tensor), 0, offset, nbytes, reason=reason, form=form)
     if at is None and is_row_major(tensor.shape, tensor.strides):
         return info
     if info.elements > max(_MOST_REPEATED, member.nbytes):
@@ -150,6 +148,13 @@ def tensor_info(
     at = at or View(0, tensor.shape, c_strides(tensor.shape))
     pieces = view_pieces(0, offset, item, tensor.shape, tensor.strides, at)
     return replace(info, pieces=pieces, ordered=not pieces)
+
+
+def _logical(tensor: Tensor) -> tuple[int, ...]:
+    """Shape in elements: torch counts two packed floats of 4 bits as one."""
+    if tensor.dtype == "F4" and tensor.shape:
+        return (*tensor.shape[:-1], 2 * tensor.shape[-1])
+    return tensor.shape
 
 
 def _storage(storage: Storage, archive: Archive, name: str) -> Member:

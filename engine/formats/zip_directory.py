@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -47,7 +47,9 @@ class Member:
     nbytes: int
 
 
-def read_directory(reader: Reader, uri: str, start: int, length: int) -> dict[str, Member]:
+def read_directory(
+    reader: Reader, uri: str, start: int, length: int, foreign: Mapping[str, str] | None = None
+) -> dict[str, Member]:
     """Find the members of an archive.
 
     Args:
@@ -55,6 +57,7 @@ def read_directory(reader: Reader, uri: str, start: int, length: int) -> dict[st
         uri: the file, for messages.
         start: where the archive begins in it.
         length: how long the archive is.
+        foreign: names of members that another kind of archive has, and what to say of it.
 
     Returns:
         the members by name, in the order of their offsets.
@@ -68,6 +71,9 @@ def read_directory(reader: Reader, uri: str, start: int, length: int) -> dict[st
     except _DAMAGE as error:
         raise FormatError(f"is no whole zip archive: {error}", file=uri) from error
     infos.sort(key=lambda i: i.header_offset)
+    for info in infos:
+        if message := (foreign or {}).get(PurePosixPath(info.filename).name):
+            raise FormatError(message, file=uri)
     for info in infos:
         _check(info, uri)
     offsets = _data_offsets(reader, uri, infos, start, length)
@@ -106,7 +112,7 @@ def _data_offsets(
     """Where each member's bytes begin: behind a header of its own, which only it tells the length of."""
 
     def one(info: zipfile.ZipInfo) -> int:
-        if info.header_offset + _LOCAL_HEADER > length:
+        if not 0 <= info.header_offset <= length - _LOCAL_HEADER:
             raise FormatError(f"the member {info.filename!r} lies outside the {length:,} bytes", file=uri)
         header = read_bytes(reader, start + info.header_offset, _LOCAL_HEADER)
         if header[:4] != _LOCAL_MAGIC:

@@ -53,6 +53,7 @@ class ScanJob:
         self._elements = {i: t.elements for i, t in enumerate(checkpoint.tensors)}
         self._fold = Fold(self._elements, combine, standing.partials)
         self._awaiting: dict[int, Sketch] = {}  # read once, to be refined
+        self._kept: set[int] = set()  # those of them that are in the warehouse
         self._finished: list[Finished] = []
         self._flushed = time.monotonic()
         self._nbytes_read = 0
@@ -154,12 +155,14 @@ class ScanJob:
                 message = f"subject {subject_id} was removed by another process during the scan"
                 raise TaskError(message, file=str(self._store.path))
             write_tensors(connection, subject_id, self._finished)
-            write_partials(connection, subject_id, self._unfinished())
+            write_partials(connection, subject_id, self._unfinished(), keep=self._kept)
             if last:
                 finish(connection, subject_id)
         self._finished = []
+        self._kept |= self._awaiting.keys()
         self._flushed = time.monotonic()
 
     def _unfinished(self) -> Mapping[int, Partial[Sketch]]:
-        read_once = {i: Partial(((0, self._elements[i]),), s) for i, s in self._awaiting.items()}
+        new = self._awaiting.keys() - self._kept
+        read_once = {i: Partial(((0, self._elements[i]),), self._awaiting[i]) for i in new}
         return self._fold.partials | read_once

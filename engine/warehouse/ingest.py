@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,9 +80,25 @@ def write_tensors(connection: Connection, subject_id: int, tensors: Sequence[Fin
     )
 
 
-def write_partials(connection: Connection, subject_id: int, partials: Mapping[int, Partial[Sketch]]) -> None:
-    """Write what is known of tensors that are not finished, in place of what was known before."""
-    connection.execute("DELETE FROM partials WHERE subject_id = ?", [subject_id])
+def write_partials(
+    connection: Connection,
+    subject_id: int,
+    partials: Mapping[int, Partial[Sketch]],
+    *,
+    keep: Collection[int] = (),
+) -> None:
+    """Write what is known of tensors that are not finished, in place of what was known before.
+
+    Args:
+        connection: in a transaction.
+        subject_id: whose tensors they are.
+        partials: what is known, by ordinal.
+        keep: ordinals of which everything was written before.
+    """
+    connection.execute(
+        "DELETE FROM partials WHERE subject_id = ? AND NOT list_contains(?::INTEGER[], ordinal)",
+        [subject_id, sorted(keep)],
+    )
     for ordinal, partial in sorted(partials.items()):
         sketch = partial.found
         connection.execute(
