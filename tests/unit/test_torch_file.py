@@ -325,10 +325,10 @@ def big() -> bytes:
 @pytest.mark.parametrize(
     ("build", "expected"),
     [
-        scripted, "scripted program",
+        (scripted, "scripted program"),
         (legacy(2), "before 1.6"),
         (legacy(3), "before 1.6"),
-        legacy(4), "before 1.6",
+        (legacy(4), "before 1.6"),
         (big, "b'big' endian, expected little"),
         (lambda: b"", "no torch file"),
         (lambda: b"PK", "no torch file"),
