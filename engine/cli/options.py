@@ -42,6 +42,11 @@ Ranges = Annotated[
     int,
     typer.Option(min=1, max=256, help="Requests at once for a checkpoint behind a network."),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="Refuse to start if it could take more than this."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")]
 Parameters = Annotated[
     list[str] | None,
     typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of the query; repeatable."),

@@ -31,12 +31,10 @@ def pack(
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="A directory, a .zip file, or s3://...")],
     codec: Annotated[Codec, typer.Option(help="How to compress; none is read fastest.")] = Codec.NONE,
     workers: options.Workers = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Refuse to start if it could take more than this.", metavar="SIZE")
-    ] = None,
+    memory: options.Memory = None,
     ranges: options.Ranges = RANGES,
     form: options.As = Format.TABLE,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Convert a checkpoint to a Zarr group, one array a tensor.
 

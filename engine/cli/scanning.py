@@ -51,12 +51,10 @@ def scan(
         typer.Option(help="About how much a task reads; by default as fits, up to 256MiB.", metavar="SIZE"),
     ] = None,
     chunk_size: Annotated[str, typer.Option(help="How much one read asks for.", metavar="SIZE")] = "1MiB",
-    memory: Annotated[
-        str | None, typer.Option(help="Refuse to start if it could take more than this.", metavar="SIZE")
-    ] = None,
+    memory: options.Memory = None,
     ranges: options.Ranges = RANGES,
     form: options.As = Format.TABLE,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no report.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Count every value of checkpoints and keep the counts.
 

@@ -24,7 +24,7 @@ from engine.formats.strided import c_strides, is_row_major
 from engine.formats.torch_file import open_archive, tensor_info
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Piece, SourceFile, TensorInfo, View
-from engine.storage import Folder, describe_all, open_reader, read_bytes
+from engine.storage import Folder, describe_all, open_reader, read_whole
 from engine.storage.opening import AT_ONCE
 
 METADATA = ".metadata"
@@ -88,7 +88,7 @@ def read_distributed(folder: Folder) -> tuple[tuple[SourceFile, ...], tuple[Tens
         FormatError: something is missing, damaged, or asks for anything but weights.
     """
     uri = folder.address(METADATA)
-    data = _metadata_bytes(uri)
+    data = read_whole(uri, MAX_PICKLE_BYTES)
     metadata = load(data, uri, _CLASSES)
     if not isinstance(metadata, Record):
         raise FormatError("is no metadata of a distributed checkpoint", file=uri)
@@ -105,14 +105,6 @@ def read_distributed(folder: Folder) -> tuple[tuple[SourceFile, ...], tuple[Tens
     numbers = {n: (i, f) for i, (n, f) in enumerate(zip(names, files, strict=True))}
     tensors = _tensors(named, records, parts, numbers, uri)
     return files, tensors, hashlib.sha256(data).hexdigest()
-
-
-def _metadata_bytes(uri: str) -> bytes:
-    with open_reader(uri) as reader:
-        size = reader.describe().size
-        if size > MAX_PICKLE_BYTES:
-            raise FormatError(f"has {size:,} bytes, over the limit", file=uri)
-        return read_bytes(reader, 0, size)
 
 
 def _check_inside(folder: Folder, name: str, uri: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from engine.errors import FormatError
 from engine.formats.strict_json import parse_object
 from engine.nouns.records import Fault, TensorInfo
-from engine.storage import Folder, open_reader, read_bytes
+from engine.storage import Folder, read_whole
 
 _MAX_INDEX_BYTES = 200_000_000
 
@@ -47,7 +47,7 @@ def read_index(folder: Folder, name: str) -> Index:
         FormatError: malformed, or it names a path outside its directory.
     """
     uri = folder.address(name)
-    raw = _read(uri)
+    raw = read_whole(uri, _MAX_INDEX_BYTES)
     weight_map = parse_object(raw, file=uri, what="the index").get("weight_map")
     if not isinstance(weight_map, dict):
         raise FormatError("has no weight_map object", file=uri)
@@ -63,14 +63,6 @@ def read_index(folder: Folder, name: str) -> Index:
         folder.check_inside(shard, uri)
         shards[shard] = folder.address(shard)
     return Index(uri, raw, shards, weight_map, tuple(faults))
-
-
-def _read(uri: str) -> bytes:
-    with open_reader(uri) as reader:
-        size = reader.describe().size
-        if size > _MAX_INDEX_BYTES:
-            raise FormatError(f"has {size:,} bytes, over the limit for an index", file=uri)
-        return read_bytes(reader, 0, size)
 
 
 def missing_tensors(index: Index, found: dict[str, tuple[TensorInfo, ...]]) -> list[Fault]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.storage.folders import Folder
 from engine.storage.local import LocalReader, local_path, page_cache_bytes
 from engine.storage.locate import Place, locate
-from engine.storage.opening import describe_all, open_reader
+from engine.storage.opening import describe_all, open_reader, read_whole
 from engine.storage.reader import Reader, read_bytes
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "open_reader",
     "page_cache_bytes",
     "read_bytes",
+    "read_whole",
 ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from engine.errors import FormatError
 from engine.nouns.records import SourceFile
 from engine.storage.hub import open_hub_file
 from engine.storage.local import LocalReader
-from engine.storage.reader import Reader
+from engine.storage.reader import Reader, read_bytes
 from engine.storage.remote import RemoteReader
 from engine.storage.stores import open_store, split_address
 from engine.storage.uris import HUB, scheme_of
@@ -34,6 +35,19 @@ def open_reader(uri: str) -> Reader:
         return open_hub_file(uri)
     root, path = split_address(uri)
     return RemoteReader(uri, open_store(root), path)
+
+
+def read_whole(uri: str, most: int) -> bytes:
+    """Read a small file.
+
+    Raises:
+        FormatError: it is larger than `most` bytes, or as for `open_reader`.
+    """
+    with open_reader(uri) as reader:
+        size = reader.describe().size
+        if size > most:
+            raise FormatError(f"has {size:,} bytes, over the limit of {most:,} for such a file", file=uri)
+        return read_bytes(reader, 0, size)
 
 
 def describe_all(uris: Sequence[str]) -> list[SourceFile]:
