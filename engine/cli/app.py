@@ -9,7 +9,7 @@ import typer
 
 from engine.cli import ask, packing, scanning
 from engine.cli.output import complain, prepare_streams
-from engine.cli.startup import without_telemetry
+from engine.cli.startup import few_arenas, without_telemetry
 from engine.errors import GaussmeterError
 from engine.version import __version__
 
@@ -56,6 +56,7 @@ app.command()(ask.paper)
 def main() -> None:
     """Run the command line and exit."""
     prepare_streams()
+    few_arenas()
     without_telemetry()
     try:
         app()

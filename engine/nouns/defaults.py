@@ -8,5 +8,5 @@ WAREHOUSE = "stats.duckdb"
 MAX_MAGNITUDE = 1e5
 """`check` takes larger weights for damage."""
 
-RANGES = 12
+RANGES = 8
 """Requests at once for a distant checkpoint."""

@@ -159,11 +159,7 @@ class HubFolder(DistantFolder):
     def __init__(self, address: HubAddress, repository: Repository) -> None:
         super().__init__(str(HubAddress(address.repo, repository.commit, address.path)))
         prefix = f"{address.path}/" if address.path else ""
-        self._sizes = {
-            path.removeprefix(prefix): size
-            for path, size in repository.sizes.items()
-            if path.startswith(prefix)
-        }
+        self._paths = {p.removeprefix(prefix) for p in repository.paths if p.startswith(prefix)}
 
     def names(self) -> tuple[str, ...]:
         """See `Folder`."""
@@ -171,7 +167,7 @@ class HubFolder(DistantFolder):
 
     def tree_names(self) -> list[str]:
         """Paths of all files in and below it."""
-        return sorted(self._sizes)
+        return sorted(self._paths)
 
     def tree(self) -> dict[str, SourceFile]:
         """See `Folder`."""
@@ -180,7 +176,7 @@ class HubFolder(DistantFolder):
 
     def has(self, name: str) -> bool:
         """See `Folder`."""
-        return name in self._sizes
+        return name in self._paths
 
 
 class BucketFolder(DistantFolder):

@@ -25,7 +25,7 @@ from engine.storage.stores import open_hub_store
 from engine.version import __version__
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, ModelInfo
 
 _ADDRESS = re.compile(
     r"hf://(?P<repo>[^/@]+(?:/[^/@]+)?)(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(?P<path>.*))?"
@@ -75,11 +75,11 @@ class Repository:
 
     Attributes:
         commit: the commit that the revision stood for.
-        sizes: bytes of each file by its path.
+        paths: of its files.
     """
 
     commit: str
-    sizes: dict[str, int]
+    paths: frozenset[str]
 
 
 def look_up(address: HubAddress) -> Repository:
@@ -91,15 +91,15 @@ def look_up(address: HubAddress) -> Repository:
     """
     api = _api()
 
-    def ask_commit() -> str:
-        info = api.model_info(address.repo, revision=address.revision or None, timeout=_ANSWER_SECONDS)
-        return info.sha or ""
+    def ask_info() -> ModelInfo:
+        return api.model_info(address.repo, revision=address.revision or None, timeout=_ANSWER_SECONDS)
 
-    def ask_tree() -> dict[str, int]:
+    def ask_tree() -> frozenset[str]:
         tree = api.list_repo_tree(address.repo, revision=commit, recursive=True)
-        return {f.path: f.size for f in tree if hasattr(f, "size")}
+        return frozenset(f.path for f in tree if hasattr(f, "size"))
 
-    commit = _repeated(ask_commit, address, ATTEMPTS)
+    info = _repeated(ask_info, address, ATTEMPTS)
+    commit = info.sha
     if not commit:
         raise TaskError("the Hub names no commit", file=str(address))
     return Repository(commit, _repeated(ask_tree, address, 1))  # the library repeats this one by itself

@@ -75,7 +75,7 @@ def _snapshot(folder: Path, otherwise: str) -> tuple[str, str]:
 def _hub(uri: str) -> Place:
     address = parse_address(uri)
     repository = look_up(address)
-    if address.path in repository.sizes:
+    if address.path in repository.paths:
         parent, _, file = address.path.rpartition("/")
         folder = HubFolder(HubAddress(address.repo, address.revision, parent), repository)
         return Place(str(address), folder, file, address.repo, repository.commit)

@@ -203,7 +203,7 @@ def _status(error: Exception) -> int | None:
 def one_line(error: Exception) -> str:
     """Tell the first line of a store's message, without the queries of URLs: they may hold signatures."""
     status = _status(error)
-    text = str(error).split("\n", maxsplit=1)[0]
+    text = str(error).split("\n", maxsplit=1)[0].rpartition(" - ")[2].removeprefix("HTTP error: ")
     return f"status {status}" if status else shown(text)[:200]
 
 
