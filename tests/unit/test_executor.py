@@ -83,7 +83,7 @@ def test_tasks_really_run_side_by_side():
 
 
 def no_threads_left() -> bool:
-    return not [t for t in threading.enumerate() if t.name.startswith("gaussmeter")]
+    return not [t for t in threading.enumerate() if t.name.startswith("gaussmeter_")]
 
 
 @each_workers
