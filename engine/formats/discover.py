@@ -88,7 +88,7 @@ def _by_content(folder: Folder, name: str) -> Found:
     if name.lower().endswith(TORCH_SUFFIXES):
         return Found("torch", files=(name,))
     if start[:4] == ZIP_MAGIC:
-        return Found("zarr" if ".zarr" in name.lower() else "torch", files=(name,))
+        return Found("zarr" if name.lower().endswith(".zip") else "torch", files=(name,))
     if start[8:9] == b"{":
         return Found("safetensors", files=(name,))
     raise ConfigError(

@@ -7,9 +7,9 @@ chunk as zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 from typing import Any
 
@@ -26,10 +26,13 @@ LOGICAL = "logical_dtype"
 TENSOR_NAME = "tensor_name"
 """The attribute that keeps a name that no path can have."""
 
+MOST_CHUNK_BYTES = 2 << 30
+"""A compressed chunk is in memory as a whole."""
 MARK = "gaussmeter"
 """The attribute that says where an array or a group was packed from, and whether it is whole."""
 
-CODECS = ("zstd", "gzip", "blosc", "crc32c")
+_COMPRESSORS = ("zstd", "gzip", "blosc")
+CODECS = (*_COMPRESSORS, "crc32c")
 _NATIVE = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL", "complex64": "C64",
     "complex128": "C128",
@@ -46,6 +49,8 @@ _LOGICAL = {
     **{name.lower(): name for name in ("F4", "F6_E2M3", "F6_E3M2")},
 }  # fmt: skip
 _ABSENT = 2**64 - 1
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, ZeroDivisionError)
+"""What zarr raises of metadata that is not valid."""
 _CHECKSUM_BYTES = 4
 
 Shape = tuple[int, ...]
@@ -67,7 +72,8 @@ class Array:
         index_first: whether the index comes first.
         order: dimensions of a chunk in the order in which they are stored.
         codecs: what undoes the compression of a chunk.
-        keys: key of each object by its place in the grid.
+        count: how many objects there are.
+        key: the key of an object by its place in the grid.
     """
 
     path: str
@@ -81,7 +87,8 @@ class Array:
     index_first: bool
     order: Shape
     codecs: tuple[str, ...]
-    keys: dict[Shape, str]
+    count: int
+    key: Callable[[Shape], str]
 
     @property
     def item(self) -> int:
@@ -92,6 +99,12 @@ class Array:
     def in_object(self) -> Shape:
         """How many chunks an object has along each dimension."""
         return tuple(g // c for g, c in zip(self.grid, self.chunk, strict=True))
+
+    def objects(self) -> Iterator[tuple[Shape, str]]:
+        """The place of each object in the grid, and its key, in C order."""
+        outer = [-(-s // g) for s, g in zip(self.shape, self.grid, strict=True)]
+        for place in _places(outer):
+            yield place, self.key(place)
 
     @property
     def index_bytes(self) -> int:
@@ -111,24 +124,32 @@ def read_array(path: str, document: Mapping[str, Any], uri: str) -> Array:
         FormatError: it is not valid, or stored in a way that cannot be read.
     """
     from zarr.core.metadata.v3 import ArrayV3Metadata
+    from zarr.errors import ZarrUserWarning
 
     stored = str(document.get("data_type"))
     try:
         plain = {**document, "data_type": _STORED_AS.get(stored, document.get("data_type"))}
         plain.pop("consolidated_metadata", None)
-        metadata = ArrayV3Metadata.from_dict(plain)
+        if stored in _STORED_AS:
+            plain["fill_value"] = 0  # nothing is filled, and that of a float is no integer
+        with warnings.catch_warnings():  # what cannot be read is refused below, in a sentence
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            metadata = ArrayV3Metadata.from_dict(plain)
         grid = tuple(metadata.chunk_grid.chunk_shape)  # type: ignore[attr-defined]
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+    except _MALFORMED as error:
         raise FormatError(f"its metadata is not valid: {str(error)[:200]}", file=uri, tensor=path) from error
     attributes = document.get("attributes") or {}
+    if not isinstance(attributes, Mapping):
+        raise FormatError("its attributes are no object", file=uri, tensor=path)
     shape = tuple(metadata.shape)
     codecs, sharding = _codecs(document["codecs"], uri, path)
-    outer = [-(-s // g) for s, g in zip(shape, grid, strict=True)]
-    keys = {at: _join(path, metadata.encode_chunk_key(at)) for at in product(*map(range, outer))}
     chunk = tuple(sharding["chunk_shape"]) if sharding else grid
-    if any(c < 1 or g % c for g, c in zip(grid, chunk, strict=True)):
+    if any(c < 1 or g < 1 or g % c for g, c in zip(grid, chunk, strict=True)):
         raise FormatError(f"its shards {grid} are no multiple of its chunks {chunk}", file=uri, tensor=path)
-    order = next((tuple(c["configuration"]["order"]) for c in codecs if c["name"] == "transpose"), None)
+    order = tuple(range(len(shape)))
+    for codec in codecs:
+        if codec["name"] == "transpose":
+            order = tuple(order[i] for i in codec["configuration"]["order"])
     return Array(
         path,
         str(attributes.get(TENSOR_NAME, path.replace("/", "."))),
@@ -139,10 +160,21 @@ def read_array(path: str, document: Mapping[str, Any], uri: str) -> Array:
         sharding is not None,
         sharding is not None and len(sharding["index_codecs"]) > 1,
         sharding is not None and sharding.get("index_location") == "start",
-        order or tuple(range(len(shape))),
+        order,
         tuple(c["name"] for c in reversed(codecs) if c["name"] in CODECS),
-        keys,
+        prod(-(-s // g) for s, g in zip(shape, grid, strict=True)),
+        lambda at: _join(path, metadata.encode_chunk_key(at)),
     )
+
+
+def _places(counts: Sequence[int]) -> Iterator[Shape]:
+    """Every index of a grid in C order; unlike itertools.product it holds none of them."""
+    if not counts:
+        yield ()
+        return
+    for first in range(counts[0]):
+        for rest in _places(counts[1:]):
+            yield (first, *rest)
 
 
 def _join(path: str, key: str) -> str:
@@ -179,6 +211,8 @@ def _codecs(
         _check_codecs(sharding["index_codecs"], ("bytes", "crc32c"), uri, path)
         declared = sharding["codecs"]
     _check_codecs(declared, ("transpose", "bytes", *CODECS), uri, path)
+    if sum(c["name"] in _COMPRESSORS for c in declared) > 1:
+        raise FormatError("it is compressed twice", file=uri, tensor=path)
     return declared, sharding
 
 
@@ -262,11 +296,11 @@ def _chunks(
     array: Array, blobs: Mapping[str, Blob], indexes: Mapping[str, bytes], uri: str
 ) -> Iterator[tuple[Shape, Blob]]:
     """Every chunk that holds elements, with the index of its first element along each dimension."""
-    for place, key in array.keys.items():
+    for place, key in array.objects():
         corner = tuple(p * g for p, g in zip(place, array.grid, strict=True))
         blob = blobs.get(key)
         if blob is None:
-            raise _missing(array, key, uri)
+            raise missing_chunk(array, key, uri)
         if not array.sharded:
             yield corner, blob
             continue
@@ -276,7 +310,7 @@ def _chunks(
             if any(a >= s for a, s in zip(at, array.shape, strict=True)):
                 continue
             if offset == _ABSENT:
-                raise _missing(array, f"{'/'.join(map(str, inner))} of {key}", uri)
+                raise missing_chunk(array, f"{'/'.join(map(str, inner))} of {key}", uri)
             if offset + nbytes > blob.nbytes:
                 raise FormatError(
                     f"a chunk of its shard {key} ends at byte {offset + nbytes:,} of {blob.nbytes:,}",
@@ -286,7 +320,8 @@ def _chunks(
             yield at, Blob(blob.file, blob.offset + offset, nbytes)
 
 
-def _missing(array: Array, chunk: str, uri: str) -> FormatError:
+def missing_chunk(array: Array, chunk: str, uri: str) -> FormatError:
+    """Say that a chunk is missing."""
     return FormatError(
         f"its chunk {chunk} is missing (Zarr would read the fill value in its place; write_empty_chunks, or "
         "gaussmeter pack, writes a store with all its chunks)",
@@ -316,6 +351,9 @@ def _pieces(array: Array, at: Shape, blob: Blob, file: int) -> tuple[Piece, ...]
     in_rows = _ordered(array) and is_row_major(valid, strides)
     steps = c_strides(array.shape)
     place = View(sum(a * s for a, s in zip(at, steps, strict=True)), valid, steps)
+    if array.codecs and memory > MOST_CHUNK_BYTES:
+        message = f"its chunks of {memory:,} bytes are too large to be decompressed in memory"
+        raise FormatError(message, file=blob.file.uri, tensor=array.name)
     if not array.codecs and blob.nbytes != memory:
         message = f"a chunk of it has {blob.nbytes:,} bytes, expected {memory:,}"
         raise FormatError(message, file=blob.file.uri, tensor=array.name)

@@ -111,7 +111,7 @@ def stored_form(tensor: TensorInfo) -> tuple[str, tuple[int, ...], int] | None:
 
 def array_path(ordinal: int, name: str) -> str:
     """The path of a tensor's array: its name where that can be one."""
-    return name if _PLAIN_NAME.fullmatch(name) and name != "zarr.json" else f"tensor-{ordinal:05d}"
+    return name if _PLAIN_NAME.fullmatch(name) and name != "zarr.json" else f"tensor-{ordinal:05d}~"
 
 
 def shape_of(layout: Layout, region: tuple[int | slice, ...]) -> tuple[int, ...]:

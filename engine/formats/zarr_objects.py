@@ -35,6 +35,7 @@ class Objects(Protocol):
     """The objects of a store by their keys."""
 
     uri: str
+    distant: bool
 
     def keys(self) -> list[str] | None:
         """All keys; None where nothing can be listed."""
@@ -49,7 +50,7 @@ class FolderObjects:
     """A store that is a folder."""
 
     def __init__(self, folder: Folder) -> None:
-        self.uri, self._folder = folder.uri, folder
+        self.uri, self.distant, self._folder = folder.uri, folder.distant, folder
         self._tree = folder.tree()
 
     def keys(self) -> list[str] | None:
@@ -81,6 +82,7 @@ class ZipObjects:
     """
 
     uri: str
+    distant = False
     _blobs: dict[str, Blob] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from engine.storage.stores import open_store
 from engine.storage.uris import BUCKETS, scheme_of
 
 CODECS = ("none", "zstd")
+_UNFINISHED = ".partial"  # what zarr calls a file that it is writing
 Words = ParamSpec("Words")
 Result = TypeVar("Result")
 
@@ -71,18 +72,21 @@ class GroupWriter:
         """
         import zarr
 
+        self._check_place()
         store = self._store()
         try:
             group = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         except (FileNotFoundError, zarr.errors.GroupNotFoundError):
             group = None
+        except (zarr.errors.BaseZarrError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError("is there already, and is no Zarr group", file=self.uri) from error
         if group is None:
             if self._occupied():
                 raise ConfigError("is there already, and is no Zarr group", file=self.uri)
             zarr.create_group(store, attributes={MARK: dict(mark)}, zarr_format=3)
             return dict(mark)
         found = dict(group.attrs).get(MARK)
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or "status" not in found:
             raise ConfigError("is a Zarr group that was not packed by gaussmeter", file=self.uri)
         for key in ("fingerprint", "codec"):
             if found.get(key) != mark[key]:
@@ -92,24 +96,41 @@ class GroupWriter:
                 )
         return found
 
-    def _occupied(self) -> bool:
-        if scheme_of(self.uri) != "file":
-            return False
+    def _check_place(self) -> None:
+        """Refuse what can be no directory."""
         path = Path(self.uri)
-        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+        if scheme_of(self.uri) == "file" and (path.exists() or path.is_symlink()) and not path.is_dir():
+            raise ConfigError("is there already, and is no directory", file=self.uri)
+
+    def _occupied(self) -> bool:
+        """Whether somebody else's files are there; those that zarr was writing are ours."""
+        path = Path(self.uri)
+        if scheme_of(self.uri) != "file" or not path.is_dir():
+            return False
+        return any(not p.name.endswith(_UNFINISHED) for p in path.iterdir())
 
     @_spoken
     def done(self) -> dict[str, str]:
         """Digest of each array that is whole, by the name of its tensor."""
         import zarr
 
-        group = zarr.open_group(self._store(), mode="r", zarr_format=3, use_consolidated=False)
         marks = {}
-        for path, array in group.arrays():
-            mark = array.attrs.get(MARK)
-            if isinstance(mark, dict) and mark.get("digest"):
-                marks[str(array.attrs.get(TENSOR_NAME, path))] = str(mark["digest"])
+        with warnings.catch_warnings():  # of what was left of an array, which will be written anew
+            warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+            group = zarr.open_group(self._store(), mode="r", zarr_format=3, use_consolidated=False)
+            for path, array in group.arrays():
+                mark = array.attrs.get(MARK)
+                if isinstance(mark, dict) and mark.get("digest"):
+                    marks[str(array.attrs.get(TENSOR_NAME, path))] = str(mark["digest"])
         return marks
+
+    @_spoken
+    def is_consolidated(self) -> bool:
+        """Whether the metadata of all arrays is in the group's own."""
+        import zarr
+
+        group = zarr.open_group(self._store(), mode="r", zarr_format=3)
+        return group.metadata.consolidated_metadata is not None
 
     @_spoken
     def create(self, ordinal: int, tensor: TensorInfo) -> None:
@@ -127,7 +148,7 @@ class GroupWriter:
             attributes[LOGICAL] = LOGICAL_OF[tensor.dtype]
         if path != tensor.name:
             attributes[TENSOR_NAME] = tensor.name
-        codec = ZstdCodec(level=3) if self.codec == "zstd" else None
+        codec = ZstdCodec(level=3, checksum=True) if self.codec == "zstd" else None
         zarr.create_array(
             self._store(), name=path, shape=shape, dtype=dtype, chunks=layout.chunk_shape,
             shards=layout.shard_shape if shape else None, compressors=codec, attributes=attributes,
@@ -183,6 +204,9 @@ class GroupWriter:
         with warnings.catch_warnings():  # no part of the specification yet: others list the arrays
             warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
             zarr.consolidate_metadata(self._store())
+        if scheme_of(self.uri) == "file":
+            for path in Path(self.uri).rglob(f"*{_UNFINISHED}"):
+                path.unlink()
 
     def _store(self) -> Any:
         from zarr.storage import LocalStore, ObjectStore

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +70,7 @@ class PackBody:
         form = stored_form(tensor)
         assert form is not None
         item = form[2]
-        with tempfile.TemporaryFile(prefix="gaussmeter-") as scratch:
-            scratch.truncate(tensor.elements * item)
+        with self._scratch(tensor, tensor.elements * item) as scratch:
             data = np.memmap(scratch, f"V{item}", "r+", shape=(tensor.elements,))
             for chunk, blocks in self._reader.read(task):
                 done = chunk.first
@@ -85,6 +86,21 @@ class PackBody:
                     done += elements.size
             for start, stop in layout_of(tensor.shape, item).spans():
                 yield (start, stop), np.array(data[start:stop]).view(np.uint8)
+
+    def _scratch(self, tensor: TensorInfo, nbytes: int) -> IO[bytes]:
+        """A file whose room is there: what is mapped without it ends the process."""
+        scratch = None
+        try:
+            scratch = tempfile.TemporaryFile(prefix="gaussmeter-")  # noqa: SIM115 - the caller closes it
+            os.posix_fallocate(scratch.fileno(), 0, nbytes)
+        except OSError as error:
+            if scratch is not None:
+                scratch.close()
+            message = (
+                f"needs {nbytes:,} bytes in {tempfile.gettempdir()} to be put in order: {error.strerror}"
+            )
+            raise TaskError(message, tensor=tensor.name) from error
+        return scratch
 
     def _copy(self, ordinal: int, span: Span, data: NDArray[np.uint8]) -> Part[Checksums]:
         tensor = self._tensors[ordinal]

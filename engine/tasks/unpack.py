@@ -13,9 +13,6 @@ from engine.errors import FormatError
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Chunk, View
 
-CODECS = ("zstd", "gzip", "blosc", "crc32c")
-"""What can be undone."""
-
 _CHECKSUM = 4
 _ITEMS = {8: "u1", 16: "<u2", 32: "<u4", 64: "<u8", 128: "V16"}
 
@@ -76,18 +73,41 @@ def pick(data: NDArray[np.uint8], view: View, bits: int) -> NDArray[np.uint8]:
 def _zstd(data: Any, size: int) -> Any:
     from numcodecs.zstd import Zstd
 
+    claimed = _zstd_size(bytes(data[:18]))
+    if claimed != size:
+        raise ValueError(f"its frame holds {claimed:,} bytes, expected {size:,}")
     return Zstd().decode(data, np.empty(size, np.uint8))
+
+
+def _zstd_size(head: bytes) -> int:
+    """How many bytes a frame says that it holds: RFC 8878, section 3.1.1.1."""
+    if head[:4] != b"\x28\xb5\x2f\xfd" or len(head) < 6:
+        raise ValueError("it does not begin as a frame")
+    flags = head[4]
+    single, width = flags >> 5 & 1, (0, 2, 4, 8)[flags >> 6]
+    width = width or single
+    if not width:
+        raise ValueError("its frame does not say how many bytes it holds")
+    start = 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+    return int.from_bytes(head[start : start + width], "little") + 256 * (width == 2)
 
 
 def _blosc(data: Any, size: int) -> Any:
     from numcodecs.blosc import Blosc
 
+    head = bytes(data[:16])  # version, flags, type size, then three lengths: whole, block, compressed
+    whole, stored = int.from_bytes(head[4:8], "little"), int.from_bytes(head[12:16], "little")
+    if len(head) < 16 or (whole, stored) != (size, len(data)):
+        raise ValueError(f"it says {stored:,} bytes for {whole:,}, and is {len(data):,} for {size:,}")
     return Blosc().decode(data, np.empty(size, np.uint8))
 
 
 def _gzip(data: Any, size: int) -> Any:
     machine = zlib.decompressobj(wbits=31)
-    return machine.decompress(data, size + 1)  # one byte more, to tell that there is more
+    plain = machine.decompress(data, size + 1)  # one byte more, to tell that there is more
+    if len(plain) == size and (not machine.eof or machine.unused_data):
+        raise ValueError("it does not end where it should")
+    return plain
 
 
 def _crc32c(data: Any, _: int) -> Any:

@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import ConfigError, TaskError
+from engine.errors import ConfigError, FormatError, TaskError
 from engine.execution.executor import Executor
 from engine.execution.fold import Fold
 from engine.execution.in_process import InProcessExecutor
 from engine.formats.checkpoint import open_checkpoint, require_sound
+from engine.formats.zarr_group import pack_mark
 from engine.formats.zarr_layout import layout_of, stored_form
+from engine.formats.zarr_objects import ZipObjects
 from engine.formats.zarr_writer import CODECS, GroupWriter
 from engine.nouns.defaults import RANGES
 from engine.nouns.events import Ended, Listener, Planned, TaskDone, ignore
@@ -92,16 +94,21 @@ def pack(
     checkpoint = open_checkpoint(str(uri))
     require_sound(checkpoint)
     place = _place(str(out))
-    if place.archive is not None and place.archive.is_file():
-        raise ConfigError("is there already", file=str(place.archive))
+    packed_before = place.archive is not None and _is_packed(place, checkpoint, codec)
+    if checkpoint.format == "zarr" and Path(place.folder).is_relative_to(checkpoint.uri):
+        raise ConfigError("lies within the group that is to be packed", file=place.folder)
     executor = InProcessExecutor(workers)
     limits = Limits(
         executor.workers, None, memory_bytes=memory_bytes, cache_bytes=page_cache_bytes(), ranges=ranges
     )
     job = _Pack(checkpoint, place, codec, executor, limits, listener)
-    written = job.run()
-    if place.archive is not None:
-        _zip(Path(place.folder), place.archive)
+    written = 0
+    if packed_before:
+        job.status = "unchanged"
+    else:
+        written = job.run()
+        if place.archive is not None:
+            _zip(Path(place.folder), place.archive)
     kept = job.tensors.values()
     return PackReport(
         uri=checkpoint.uri,
@@ -132,6 +139,25 @@ def _place(out: str) -> _Place:
     return _Place(str(path))
 
 
+def _is_packed(place: _Place, checkpoint: Checkpoint, codec: str) -> bool:
+    """Whether an archive is there already, and is the one that is wanted.
+
+    Raises:
+        ConfigError: something else is there.
+    """
+    archive = place.archive
+    if archive is None or not (archive.exists() or archive.is_symlink()):
+        return False
+    try:
+        mark = pack_mark(ZipObjects(str(archive)))
+    except FormatError as error:
+        raise ConfigError("is there already, and is no packed archive", file=str(archive)) from error
+    if (mark.get("fingerprint"), mark.get("codec")) != (checkpoint.fingerprint, codec):
+        raise ConfigError("is there already, and holds something else", file=str(archive))
+    shutil.rmtree(place.folder, ignore_errors=True)  # left when a pack was killed at its very end
+    return True
+
+
 class _Pack:
     """Copies what is missing of one checkpoint."""
 
@@ -159,7 +185,7 @@ class _Pack:
         tasks = self._plan(self.tensors)  # refuses before anything is made
         before = self._writer.begin(mark)
         done = self._writer.done()
-        if before["status"] == "whole":
+        if before["status"] == "whole" and self._writer.is_consolidated():
             self.status = "unchanged"
             return 0
         missing = {i: t for i, t in self.tensors.items() if t.name not in done}
@@ -177,7 +203,7 @@ class _Pack:
 
     def _mark(self, status: str) -> dict[str, object]:
         aliases = {
-            t.name: {"of": t.alias_of, "shape": list(t.shape)}
+            t.name: {"of": t.alias_of, "shape": list(t.shape), "in_order": t.ordered}
             for t in self._checkpoint.tensors
             if t.alias_of is not None
         }

@@ -3,63 +3,39 @@
 from __future__ import annotations
 
 import struct
-import zipfile
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numcodecs
 import numpy as np
 import pyarrow
 import pytest
-import zarr
 from google_crc32c import value as crc32c
 from zarr.codecs import BytesCodec, Crc32cCodec
 
-import engine
-from engine.errors import ConfigError, GaussmeterError
-from tests.builders import write
-from tests.integration.helpers import Ran, gaussmeter, made, program
+from tests.integration.helpers import made, program
 from tests.zarr_stores import (
+    CHUNKS,
     COMPRESSORS,
+    SHARDS,
+    SMALL,
+    Chunked,
     archive,
+    chunk,
     edit,
     expected,
     noise,
-    put,
     refusal,
     scanned,
     setting,
     sharding,
     store,
     tensor_refusal,
-    without,
 )
-
-DATA = noise(6, 8)
-CHUNKS = {"chunks": (3, 4)}
-SHARDS = {"chunks": (3, 4), "shards": (6, 4)}
-Change = Callable[[dict[str, Any]], Any]
-
-
-def bug(reason: str, *kinds: type[BaseException]) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(strict=True, raises=kinds or None, reason=reason)
 
 
 @pytest.fixture
-def chunked(tmp_path: Path) -> Callable[..., Path]:
-    numbers = count()
-
-    def make(compressor: str = "none", how: dict[str, Any] = CHUNKS, data: Any = DATA) -> Path:
-        place = tmp_path / f"s{next(numbers)}"
-        return store(place, {"w": data}, compressors=COMPRESSORS[compressor], **how)
-
-    return make
-
-
-def chunk(place: Path, key: str = "0/1") -> Path:
-    return place / "w" / "c" / key
+def chunked(tmp_path: Path) -> Chunked:
+    return Chunked(tmp_path)
 
 
 # Missing
@@ -87,7 +63,7 @@ def test_a_missing_member_of_an_archive(chunked, tmp_path):
 @pytest.mark.parametrize("how", [CHUNKS, SHARDS], ids=["chunks", "shards"])
 def test_chunks_of_zeros_that_zarr_left_out(tmp_path, how, compressor):
     """Zarr reads them as zeros, whether they were left out or lost: nobody can tell."""
-    data = DATA.copy()
+    data = SMALL.copy()
     data[:3, 4:] = 0
     codec = COMPRESSORS[compressor]
     place = store(tmp_path / "s", {"w": data}, compressors=codec, config={}, **how)
@@ -125,8 +101,8 @@ BLOSC_END = "blosc reads beyond the end of a chunk that is shorter than its head
 DAMAGE = [
     *((c, h) for c in ("zstd", "zstd checked", "gzip", "blosc", "crc32c") for h in ("empty", "garbage", "zeros")),
     *((c, h) for c in ("zstd", "zstd checked", "crc32c") for h in ("short", "very short")), ("gzip", "very short"), *((c, "long") for c in ("zstd", "crc32c")),
-    pytest.param("gzip", "short", marks=bug(GZIP_END)), pytest.param("gzip", "long", marks=bug(GZIP_END)),
-    *(pytest.param("blosc", h, marks=bug(BLOSC_END)) for h in ("short", "very short")),
+    ("gzip", "short"), ("gzip", "long"),
+    *(("blosc", h) for h in ("short", "very short")),
 ]  # fmt: skip
 
 
@@ -167,7 +143,7 @@ def test_any_flipped_bit_under_a_checksum(chunked, compressor):
 SHORTER = "what a chunk lacks is filled with whatever the memory held"
 
 
-@pytest.mark.parametrize("elements", [0, pytest.param(11, marks=bug(SHORTER)), 13, 5000])
+@pytest.mark.parametrize("elements", [0, 11, 13, 5000])
 @pytest.mark.parametrize("codec", [numcodecs.Zstd(), numcodecs.Blosc()], ids=["zstd", "blosc"])
 def test_a_chunk_of_another_size_when_decompressed(chunked, codec, elements):
     place = chunked(type(codec).__name__.lower())
@@ -204,7 +180,7 @@ def test_a_damaged_index(chunked):
 )
 def test_an_index_that_points_outside(tmp_path, offset, nbytes, checked):
     how = sharding((3, 4), index_codecs=(BytesCodec(), *([Crc32cCodec()] if checked else [])))
-    place = store(tmp_path / "s", {"w": DATA}, chunks=(6, 4), **how)
+    place = store(tmp_path / "s", {"w": SMALL}, chunks=(6, 4), **how)
     index = struct.pack("<4Q", 0, 48, offset, nbytes)
     body = chunk(place).read_bytes()[:96]
     chunk(place).write_bytes(body + index + (crc32c(index).to_bytes(4, "little") if checked else b""))
@@ -262,155 +238,27 @@ HUGE = {"name": "regular", "configuration": {"chunk_shape": [10**7, 10**6]}}
 
 
 @pytest.mark.parametrize("compressor", ["none", "gzip", *(
-    pytest.param(c, marks=bug("memory for the whole chunk is asked for before a byte is read", MemoryError))
+    c
     for c in ("zstd", "blosc"))])  # fmt: skip
 def test_a_chunk_that_claims_to_be_huge(chunked, compressor):
     assert tensor_refusal(edit(chunked(compressor), setting(chunk_grid=HUGE)))
 
 
 LIMITED = """
-import resource, sys
-from pathlib import Path
-import engine
+import resource
 from engine.cli import app
-resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
 app.main()
 """
 
 
-@bug("the keys of all chunks are made before anything is looked for")
 def test_an_array_that_claims_to_have_many_chunks(chunked, tmp_path):
+    assert program(LIMITED, "scan", chunked(), "-w", tmp_path / "w.duckdb").code == 0
     place = edit(chunked(), setting(shape=[10**9, 8]))
     ran = program(LIMITED, "scan", place, "-w", tmp_path / "w.duckdb")
     assert "is missing" in ran.sentence(2)
 
 
-@bug("the warehouse refuses it, not the reader", GaussmeterError)
 def test_an_array_that_claims_more_elements_than_there_are_numbers(chunked):
     grid = {"name": "regular", "configuration": {"chunk_shape": [2**70, 8]}}
     assert refusal(edit(chunked("zstd"), setting(shape=[2**70, 8], chunk_grid=grid)))
-
-
-# Metadata
-
-
-def codecs(*names: str, **configuration: Any) -> Change:
-    return setting(codecs=[{"name": n, "configuration": configuration} for n in names])
-
-
-def grid(*chunk_shape: Any, name: str = "regular") -> Change:
-    return setting(chunk_grid={"name": name, "configuration": {"chunk_shape": list(chunk_shape)}})
-
-
-WRONG: dict[str, Change] = {
-    **{f"without {k}": without(k) for k in ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs", "zarr_format")},
-    "unknown codec": codecs("zfp"), "a codec without its name": setting(codecs=[{}]), "no codecs": setting(codecs=[]),
-    "codecs that are words": setting(codecs=["bytes"]), "a known codec of others": codecs("bytes", "lz4"),
-    "shards without a shape": codecs("sharding_indexed"), "chunks of half elements": grid(1.5, 4),
-    "unknown dtype": setting(data_type="float7"), "dtype that is a number": setting(data_type=7),
-    "raw bits": setting(data_type="r16"), "version 2": setting(zarr_format=2), "version 4": setting(zarr_format=4),
-    "negative shape": setting(shape=[-6, 8]), "half a shape": setting(shape=[6.5, 8]), "no shape": setting(shape=None),
-    "shape of fewer dimensions": setting(shape=[6]), "shape of more dimensions": setting(shape=[6, 8, 1]),
-    "negative chunks": grid(-3, 4), "another grid": grid(3, 4, name="rectilinear"), "a word for a grid": setting(chunk_grid="regular"),
-    "another key encoding": setting(chunk_key_encoding={"name": "x"}),
-    "keys that lead out": setting(chunk_key_encoding={"name": "default", "configuration": {"separator": "/../"}}),
-    "what must be understood": setting(new={"must_understand": True}),
-}  # fmt: skip
-_ZERO, _DICT, _TYPE = (
-    "a chunk shape of 0 is divided by",
-    "attributes that are no object",
-    "a node of unknown type is passed over",
-)
-WRONG_BUGS: dict[str, tuple[Change, pytest.MarkDecorator]] = {
-    "chunks of nothing": (grid(0, 4), bug(_ZERO, ZeroDivisionError)),
-    "shards of chunks of nothing": (
-        setting(codecs=[{"name": "sharding_indexed", "configuration": {"chunk_shape": [0, 0], "codecs": [
-            {"name": "bytes"}], "index_codecs": [{"name": "bytes"}]}}]), bug(_ZERO, ZeroDivisionError)),
-    "attributes in a list": (setting(attributes=[1]), bug(_DICT, AttributeError)),
-    "attributes in a word": (setting(attributes="x"), bug(_DICT, AttributeError)),
-    "no node type": (without("node_type"), bug(_TYPE)),
-    "another node type": (setting(node_type="x"), bug(_TYPE)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "change", [*(pytest.param(c, id=n) for n, c in WRONG.items()),
-               *(pytest.param(c, id=n, marks=m) for n, (c, m) in WRONG_BUGS.items())],
-)  # fmt: skip
-def test_metadata_that_is_not_valid(chunked, change):
-    assert tensor_refusal(edit(chunked(), change))
-
-
-ROOT_BUGS = {
-    "attributes in a list": setting(attributes=[1]), "attributes in a word": setting(attributes="x"),
-    "a summary that is a list": setting(consolidated_metadata=[1]), "a summary in a word": setting(consolidated_metadata="x"),
-    "a summary of a list": setting(consolidated_metadata={"metadata": ["w"]}),
-    "a summary of numbers": setting(consolidated_metadata={"metadata": {"w": 7}}),
-    **{f"aliases: {a}": setting(attributes={"gaussmeter": {"status": "whole", "aliases": a}}) for a in (
-        ["a"], {"a": "b"}, {"a": {"of": "w", "shape": ["x"]}}, {"a": {"of": "w", "shape": 7}})},
-}  # fmt: skip
-
-
-@bug("JSON of another shape than expected", AttributeError, TypeError, ValueError)
-@pytest.mark.parametrize("change", ROOT_BUGS.values(), ids=list(ROOT_BUGS))
-def test_metadata_of_the_group_that_is_not_valid(chunked, change):
-    assert refusal(edit(chunked(), change, ""))
-
-
-def test_an_alias_of_nothing(chunked):
-    mark = {"status": "whole", "aliases": {"a": {"of": "v", "shape": [6, 8]}}}
-    assert "an alias of 'v'" in tensor_refusal(
-        edit(chunked(), setting(attributes={"gaussmeter": mark}), ""), "a"
-    )
-
-
-@pytest.mark.parametrize(
-    "text", [b"", b"{", b"[1]", b"7", b"\xff{}", b'{"a": 1, "a": 2}', b"{" * 10**5, b"null"]
-)
-@pytest.mark.parametrize("node", ["", "w"], ids=["group", "array"])
-def test_what_is_not_json(chunked, node, text):
-    place = chunked()
-    write(place / node / "zarr.json", text)
-    assert "zarr.json: " in refusal(place)
-
-
-def test_stores_of_version_2(tmp_path):
-    put(zarr.create_group(tmp_path / "v2", zarr_format=2), "w", DATA)
-    with pytest.raises(ConfigError, match=r"no zarr\.json"):
-        engine.scan(tmp_path / "v2", warehouse=made(tmp_path / "w.duckdb"))
-    assert "has Zarr format 2, expected 3" in refusal(
-        edit(store(tmp_path / "s", {}), setting(zarr_format=2), "")
-    )
-
-
-# Archives
-
-
-def test_an_archive_of_deflated_members(chunked, tmp_path):
-    path = archive(
-        chunked("none", CHUNKS, np.zeros((6, 8), "<f4")), tmp_path / "m.zarr.zip", zipfile.ZIP_DEFLATED
-    )
-    assert "is compressed" in refusal(path)
-
-
-def test_a_truncated_archive(chunked, tmp_path):
-    path = archive(chunked(), tmp_path / "m.zarr.zip")
-    data = path.read_bytes()
-    for length in (len(data) - 1, len(data) - 100, len(data) // 2, 30, 4):
-        path.write_bytes(data[:length])
-        assert "is no whole zip archive" in refusal(path)
-
-
-def test_an_archive_of_something_else(tmp_path):
-    write(tmp_path / "x" / "notes.txt", b"x")
-    assert "without zarr.json" in refusal(archive(tmp_path / "x", tmp_path / "m.zarr.zip"))
-
-
-# On the command line
-
-
-def test_the_command_says_it_in_one_sentence(chunked, tmp_path):
-    place = chunked("zstd")
-    spoil(chunk(place), "garbage")
-    ran: Ran = gaussmeter("scan", place, "-w", tmp_path / "w.duckdb")
-    assert ran.sentence(2).startswith(f"{place}/w/c/0/1: tensor 'w': ")
