@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import engine
 from engine.errors import FormatError
-from engine.formats.pickles import load
+from engine.formats.torch.vocabulary import load
 from engine.nouns.dtypes import DTYPES
 from engine.sketch import Sketch, observe
 from tests.integration.helpers import made, rows

@@ -27,7 +27,7 @@ from zarr.codecs import (
 
 import engine
 from engine.errors import FormatError
-from engine.formats.zarr_array import LOGICAL
+from engine.formats.zarr.array import LOGICAL
 from engine.nouns.dtypes import DTYPES
 from engine.sketch import observe
 from tests.builders import raw, write

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 from engine.errors import FormatError
 from engine.formats.discover import INDEX, Found, discover
-from engine.formats.distcp import read_distributed
 from engine.formats.header import Header
 from engine.formats.index import missing_tensors, read_index
 from engine.formats.quantised import mark_quantised
 from engine.formats.safetensors import read_header
-from engine.formats.torch_file import read_torch
-from engine.formats.zarr_group import read_group
-from engine.formats.zarr_objects import FolderObjects, ZipObjects
+from engine.formats.torch.archive import read_torch
+from engine.formats.torch.distributed import read_distributed
+from engine.formats.zarr.group import read_group
+from engine.formats.zarr.objects import FolderObjects, ZipObjects
 from engine.nouns.records import Checkpoint, Fault, SourceFile, TensorInfo
 from engine.storage import Place, locate
 from engine.storage.opening import AT_ONCE

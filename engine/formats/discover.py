@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 from engine.errors import ConfigError, FormatError
-from engine.formats.distcp import METADATA
-from engine.formats.torch_file import ZIP_MAGIC
-from engine.formats.zarr_objects import ROOT
+from engine.formats.torch.archive import ZIP_MAGIC
+from engine.formats.torch.distributed import METADATA
+from engine.formats.zarr.objects import ROOT
 from engine.storage import Folder, Place, open_reader, read_bytes
 
 INDEX = ".index.json"

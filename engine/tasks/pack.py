@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import TaskError
-from engine.formats.zarr_layout import layout_of, stored_form
-from engine.formats.zarr_writer import GroupWriter
+from engine.formats.zarr.layout import layout_of, stored_form
+from engine.formats.zarr.writer import GroupWriter
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Outcome, Part, Span, Task, TensorInfo
 from engine.sketch import Counter, Sketch

@@ -17,10 +17,10 @@ from engine.execution.executor import Executor
 from engine.execution.fold import Fold
 from engine.execution.in_process import InProcessExecutor
 from engine.formats.checkpoint import open_checkpoint, require_sound
-from engine.formats.zarr_group import pack_mark
-from engine.formats.zarr_layout import layout_of, stored_form
-from engine.formats.zarr_objects import ZipObjects
-from engine.formats.zarr_writer import CODECS, GroupWriter
+from engine.formats.zarr.group import pack_mark
+from engine.formats.zarr.layout import layout_of, stored_form
+from engine.formats.zarr.objects import ZipObjects
+from engine.formats.zarr.writer import CODECS, GroupWriter
 from engine.nouns.defaults import RANGES
 from engine.nouns.events import Ended, Listener, Planned, TaskDone, ignore
 from engine.nouns.records import Checkpoint, Span, Task, TensorInfo

@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 import engine
-from engine.formats.zarr_array import LOGICAL, TENSOR_NAME
+from engine.formats.zarr.array import LOGICAL, TENSOR_NAME
 from engine.nouns.dtypes import DTYPES, SAFETENSORS
 from tests.builders import Tensors, raw
 from tests.integration.distant import counts

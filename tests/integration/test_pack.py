@@ -19,8 +19,8 @@ from moto.server import ThreadedMotoServer
 
 import engine
 from engine.errors import ConfigError, TaskError
-from engine.formats import zarr_layout
-from engine.formats.zarr_writer import GroupWriter
+from engine.formats.zarr import layout as zarr_layout
+from engine.formats.zarr.writer import GroupWriter
 from tests import distributed
 from tests.builders import write_sharded, write_tensors
 from tests.integration.helpers import Recorder, gaussmeter, llama, normal

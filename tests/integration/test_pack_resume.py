@@ -16,7 +16,7 @@ import pytest
 
 import engine
 from engine.errors import ConfigError, FormatError
-from engine.formats import zarr_layout
+from engine.formats.zarr import layout as zarr_layout
 from tests.builders import write_tensors
 from tests.integration.distant import counts
 from tests.integration.helpers import (
@@ -82,7 +82,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 KILLED = """
 import os, signal, sys, time
 import engine
-from engine.formats import zarr_layout
+from engine.formats.zarr import layout as zarr_layout
 from zarr.storage import _local
 zarr_layout.CHUNK_BYTES = 64
 uri, out, when, workers = sys.argv[1:]
@@ -216,7 +216,7 @@ def test_killed_while_the_folder_of_an_archive_is_removed(case, tmp_path, monkey
 INTERRUPTED = """
 import contextlib, os, signal, sys
 from engine.cli import app, packing
-from engine.formats import zarr_layout
+from engine.formats.zarr import layout as zarr_layout
 from engine.nouns.events import TaskDone
 zarr_layout.CHUNK_BYTES = 64
 seen = 0

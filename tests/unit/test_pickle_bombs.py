@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import FormatError
-from engine.formats import state_dict
-from engine.formats.pickles import _ALLOWED, load
-from engine.formats.state_dict import find_weights
+from engine.formats.torch import state_dict
+from engine.formats.torch.state_dict import find_weights
+from engine.formats.torch.vocabulary import _ALLOWED, load
 from tests.integration.helpers import program as run_program
 from tests.torch_files import (
     FILE,
@@ -127,7 +127,7 @@ def in_a_process(data: bytes, folder: Path) -> None:
     path = folder / "data.pkl"
     path.write_bytes(data)
     ran = run_program(
-        "import sys, pathlib; from engine.formats.pickles import *\n"
+        "import sys, pathlib; from engine.formats.torch.vocabulary import *\n"
         "try: load(pathlib.Path(sys.argv[1]).read_bytes(), 'x')\nexcept FormatError: pass",
         path,
     )

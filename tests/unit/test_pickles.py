@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from engine.errors import FormatError
-from engine.formats.pickles import _ALLOWED, load
-from engine.formats.state_dict import find_weights
-from engine.formats.torch_file import read_torch
+from engine.formats.torch.archive import read_torch
+from engine.formats.torch.state_dict import find_weights
+from engine.formats.torch.vocabulary import _ALLOWED, load
 from tests.torch_files import (
     FILE,
     archive,
@@ -157,7 +157,7 @@ FORBIDDEN = [
     ("builtins", "type"), ("builtins", "object"), ("builtins", "setattr"), ("builtins", "globals"), ("builtins", "compile"),
     ("types", "FunctionType"), ("types", "CodeType"), ("copyreg", "_reconstructor"), ("marshal", "loads"), ("ctypes", "CDLL"),
     ("operator", "attrgetter"), ("runpy", "run_path"), ("webbrowser", "open"), ("shutil", "rmtree"), ("socket", "socket"),
-    ("engine.formats.pickles", "load"), ("__main__", "Model"), ("argparse", "Namespace"), ("", ""), ("builtins", ""),
+    ("engine.formats.torch.vocabulary", "load"), ("__main__", "Model"), ("argparse", "Namespace"), ("", ""), ("builtins", ""),
 ]  # fmt: skip
 
 

@@ -16,9 +16,9 @@ import pytest
 
 import engine
 from engine.errors import FormatError
-from engine.formats import torch_file
 from engine.formats.header import Header
-from engine.formats.torch_file import read_torch
+from engine.formats.torch import archive as torch_file
+from engine.formats.torch.archive import read_torch
 from tests.builders import write
 from tests.integration.helpers import made, rows
 from tests.torch_files import archive, call, frugal, glob, op, program, sentence, storage, tensor

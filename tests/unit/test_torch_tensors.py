@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import engine
 from engine.formats import strided
-from engine.formats.torch_file import read_torch
+from engine.formats.torch.archive import read_torch
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import View
 from engine.tasks.unpack import pick

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.errors import FormatError
 from engine.formats.strided import c_strides, is_row_major, view_pieces
-from engine.formats.zarr_objects import Blob
+from engine.formats.zarr.objects import Blob
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Piece, TensorInfo, View
 

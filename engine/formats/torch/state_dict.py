@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.formats.pickles import Tensor
+from engine.formats.torch.vocabulary import Tensor
 
 WRAPPERS = (
     "state_dict",

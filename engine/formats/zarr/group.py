@@ -8,8 +8,8 @@ from typing import Any
 
 from engine.errors import FormatError
 from engine.formats.strict_json import parse_object
-from engine.formats.zarr_array import MARK, Array, array_info, index_blob, missing_chunk, read_array
-from engine.formats.zarr_objects import ROOT, Blob, Objects, read_all
+from engine.formats.zarr.array import MARK, Array, array_info, index_blob, missing_chunk, read_array
+from engine.formats.zarr.objects import ROOT, Blob, Objects, read_all
 from engine.nouns.records import SourceFile, TensorInfo
 
 MOST_OBJECTS = 1_000_000

@@ -1,6 +1,6 @@
 """Writing a Zarr version 3 group, one array a tensor, by shards that any worker can write.
 
-zarr does the writing and the reading back; `engine.formats.zarr_layout` decides what goes where.
+zarr does the writing and the reading back; `engine.formats.zarr.layout` decides what goes where.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, TaskError
-from engine.formats.zarr_array import LOGICAL, MARK, TENSOR_NAME
-from engine.formats.zarr_layout import LOGICAL_OF, Layout, array_path, layout_of, shape_of, stored_form
+from engine.formats.zarr.array import LOGICAL, MARK, TENSOR_NAME
+from engine.formats.zarr.layout import LOGICAL_OF, Layout, array_path, layout_of, shape_of, stored_form
 from engine.nouns.records import Span, TensorInfo
 from engine.storage.remote import one_line, store_errors
 from engine.storage.stores import open_store

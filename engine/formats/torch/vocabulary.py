@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from engine.errors import FormatError
-from engine.formats.pickle_machine import Atom, Buildable, ForbiddenError, Known, Machine, Vocabulary
+from engine.formats.torch.pickle_machine import Atom, Buildable, ForbiddenError, Known, Machine, Vocabulary
 
 MAX_PICKLE_BYTES = 128 << 20
 _DAMAGE = (ValueError, TypeError, KeyError, IndexError, OverflowError, UnicodeError, AttributeError)

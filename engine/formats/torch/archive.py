@@ -1,7 +1,7 @@
 """A torch file: a zip archive of a pickle that describes tensors, and of their storages as plain bytes.
 
 Source: torch/serialization.py and caffe2/serialize/inline_container.cc of PyTorch. Nothing in the file is
-run, see `engine.formats.pickles`.
+run, see `engine.formats.torch.vocabulary`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from engine.errors import FormatError
 from engine.formats.header import Header
-from engine.formats.pickles import MAX_PICKLE_BYTES, Storage, Tensor, load
-from engine.formats.state_dict import Named, find_weights
 from engine.formats.strided import c_strides, extent, is_dense, is_row_major, view_pieces
+from engine.formats.torch.state_dict import Named, find_weights
+from engine.formats.torch.vocabulary import MAX_PICKLE_BYTES, Storage, Tensor, load
 from engine.formats.zip_directory import Member, read_directory
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import TensorInfo, View

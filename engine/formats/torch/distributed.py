@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from engine.errors import FormatError
-from engine.formats.pickle_machine import Buildable, Known
-from engine.formats.pickles import MAX_PICKLE_BYTES, DtypeName, Inert, Tensor, load
-from engine.formats.state_dict import Named, find_weights
 from engine.formats.strided import c_strides, is_row_major
-from engine.formats.torch_file import open_archive, tensor_info
+from engine.formats.torch.archive import open_archive, tensor_info
+from engine.formats.torch.pickle_machine import Buildable, Known
+from engine.formats.torch.state_dict import Named, find_weights
+from engine.formats.torch.vocabulary import MAX_PICKLE_BYTES, DtypeName, Inert, Tensor, load
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Piece, SourceFile, TensorInfo, View
 from engine.storage import Folder, describe_all, open_reader, read_whole

@@ -1,0 +1,1 @@
+"""torch files and distributed checkpoints, read without torch and without running anything in them."""
