@@ -53,9 +53,7 @@ def main() -> None:
                 str(n), f"{wall:.2f}", f"{size / wall / 1e6:.0f}", f"{first / wall:.2f}", f"{whole:.0%}",
                 f"{transfer:.0%}",
             ])  # fmt: skip
-        print(
-            f"{size / 1e9:.2f} GB, {given.rate / 1e6:.0f} MB/s a connection, {local:.2f} s from disk\n"
-        )
+        print(f"{size / 1e9:.2f} GB, {given.rate / 1e6:.0f} MB/s a connection, {local:.2f} s from disk\n")
         print(
             table(
                 ["ranges", "median s", "MB/s", "times the first", "of linear", "without the disk's time"],
