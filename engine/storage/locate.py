@@ -10,7 +10,8 @@ from engine.errors import ConfigError, MissingError, shown
 from engine.storage.folders import BucketFolder, Folder, HubFolder, LocalFolder, WebFolder
 from engine.storage.hub import HubAddress, look_up, parse_address
 from engine.storage.local import local_path
-from engine.storage.opening import describe_all
+from engine.storage.opening import open_reader
+from engine.storage.reader import read_bytes
 from engine.storage.stores import split_address
 from engine.storage.uris import BUCKETS, HUB, WEB, scheme_of
 
@@ -91,7 +92,7 @@ def _bucket(uri: str) -> Place:
     uri = f"{root}/{path}".rstrip("/")
     title = uri.rpartition("/")[2]
     parent, name = uri.rpartition("/")[::2]
-    if path and "." in name and _is_file(uri, name):
+    if path and _is_file(uri, name):
         return Place(uri, BucketFolder(parent), name, parent.rpartition("/")[2] or title)
     return Place(uri, BucketFolder(uri), None, title)
 
@@ -102,7 +103,7 @@ def _web(uri: str) -> Place:
     path = parts.path.rstrip("/")
     name = path.rpartition("/")[2]
     whole = shown(uri).rstrip("/")
-    if "." in name and not parts.path.endswith("/") and _is_file(uri, name):
+    if name and not parts.path.endswith("/") and _is_file(uri, name):
         base = uri.partition("?")
         folder = WebFolder(base[0].rpartition("/")[0] + base[1] + base[2])
         return Place(whole, folder, name, path.rpartition("/")[0].rpartition("/")[2] or parts.netloc)
@@ -110,15 +111,25 @@ def _web(uri: str) -> Place:
 
 
 def _is_file(uri: str, name: str) -> bool:
-    """Whether a file is there. A name that can only be a file's must be one.
+    """Whether a file is there; one whose name has no dot must look like weights.
 
     Raises:
         ConfigError: why it cannot be read.
     """
     try:
-        describe_all([uri])
+        with open_reader(uri) as reader:
+            size = reader.describe().size
+            return "." in name or _looks_like_weights(read_bytes(reader, 0, min(size, 16)))
     except MissingError:
         if name.lower().endswith(_SUFFIXES):
             raise
         return False
-    return True
+    except ConfigError:
+        if "." in name:
+            raise
+        return False  # a server may refuse to show a folder, and yet the files in it
+
+
+def _looks_like_weights(start: bytes) -> bool:
+    """Whether bytes begin as a zip archive or a safetensors file does."""
+    return start[:4] == b"PK\x03\x04" or start[8:9] == b"{"
