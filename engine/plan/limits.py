@@ -30,7 +30,7 @@ REFINE_BYTES = 40 * MIB
 RESULT_BYTES = 2 * MIB
 """The sketches of a finished task."""
 TENSOR_BYTES = 20_000
-"""What a tensor takes from its header to its rows; measured with 20,000 tensors, see BENCHMARKS.md."""
+"""What a tensor takes from its header to its rows; measured with 20,000 tensors."""
 FREE_TENSORS = 1_000
 """Tensors that are paid for by `BASE_BYTES`."""
 
