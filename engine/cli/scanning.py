@@ -193,7 +193,9 @@ def check(
         say(findings.to_csv().encode())
     elif report.findings:
         print_table(findings)
-        say(f"{printable(report.subject)}: {len(report.findings)} findings in {report.tensors:,} tensors\n")
+        count = len(report.findings)
+        found = f"{count:,} finding{'s' * (count != 1)} in {report.tensors:,} tensors"
+        say(f"{printable(report.subject)}: {found}\n")
     else:
         say(f"{printable(report.subject)}: {report.tensors:,} tensors, nothing wrong\n")
     if report.findings:

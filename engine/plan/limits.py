@@ -15,8 +15,6 @@ RANGE_BYTES = 8 * MIB
 SMALLEST_RANGE = MIB
 RANGES_EACH = 16
 """So many requests one after the other keep a connection busy nearly all the time."""
-SPARE_RANGES = 2
-"""Buffers beyond the requests under way."""
 SMALLEST_TASK = 8 * MIB
 TASKS_PER_WORKER = 4
 MOST_CHUNKS = 4_096
