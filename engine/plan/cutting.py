@@ -18,7 +18,7 @@ from engine.plan.limits import (
     TENSOR_BYTES,
     Fitted,
 )
-from engine.storage.ahead import SPARE
+from engine.storage.ahead import pool_bytes
 
 
 def cut_tensor(ordinal: int, tensor: TensorInfo, covered: Sequence[Span], task_bytes: int) -> Iterator[Chunk]:
@@ -144,5 +144,5 @@ def whole_chunks(ordinal: int, tensor: TensorInfo) -> Iterator[Chunk]:
 def base_bytes(checkpoint: Checkpoint, limits: Fitted) -> int:
     """What the process takes besides its workers."""
     tensors = max(0, len(checkpoint.tensors) - FREE_TENSORS) * TENSOR_BYTES
-    buffers = (limits.ranges + SPARE) * limits.range_bytes if checkpoint.distant else 0
+    buffers = pool_bytes(Ahead(limits.ranges, limits.range_bytes)) if checkpoint.distant else 0
     return BASE_BYTES + tensors + buffers

@@ -85,6 +85,11 @@ def _pool(ahead: Ahead) -> _Pool:
     return _Pool(ahead)
 
 
+def pool_bytes(ahead: Ahead) -> int:
+    """Memory of a process's buffers."""
+    return (ahead.ranges + SPARE) * ahead.range_bytes
+
+
 def read_ahead(readers: Sequence[Reader], extents: Iterable[Extent], ahead: Ahead) -> Iterator[memoryview]:
     """Read stretches of files by parallel requests.
 
