@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 import zlib
@@ -19,6 +20,7 @@ from engine.nouns.records import Outcome, Part, Span, Task, TensorInfo
 from engine.sketch import Counter, Sketch
 from engine.tasks.blocks import BlockReader
 
+_HELD_BYTES = 32 << 20
 Checksums = tuple[tuple[int, int], ...]
 """For each shard the index of its first element and the CRC-32 of its bytes."""
 
@@ -71,7 +73,9 @@ class PackBody:
         assert form is not None
         item = form[2]
         with self._scratch(tensor, tensor.elements * item) as scratch:
-            data = np.memmap(scratch, f"V{item}", "r+", shape=(tensor.elements,))
+            pages = mmap.mmap(scratch.fileno(), tensor.elements * item)
+            data = np.frombuffer(pages, f"V{item}")
+            held = 0
             for chunk, blocks in self._reader.read(task):
                 done = chunk.first
                 for block in blocks:
@@ -84,8 +88,13 @@ class PackBody:
                         place = np.lib.stride_tricks.as_strided(data[at.start :], at.shape, steps)
                         place[...] = elements.reshape(at.shape)
                     done += elements.size
+                    held += block.size
+                    if held > _HELD_BYTES:
+                        pages.madvise(mmap.MADV_DONTNEED)  # they stay in the file, and are nobody's memory
+                        held = 0
             for start, stop in layout_of(tensor.shape, item).spans():
                 yield (start, stop), np.array(data[start:stop]).view(np.uint8)
+                pages.madvise(mmap.MADV_DONTNEED)
 
     def _scratch(self, tensor: TensorInfo, nbytes: int) -> IO[bytes]:
         """A file whose room is there: what is mapped without it ends the process."""

@@ -246,6 +246,8 @@ def start(command: Sequence[object], **options: Any) -> subprocess.Popen[str]:
         "stderr": subprocess.PIPE,
         "text": True,
     }
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background, and inherited
+        options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(
         [sys.executable, *map(str, command)], **({"env": environment()} | streams | options)
     )

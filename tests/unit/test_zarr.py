@@ -314,3 +314,12 @@ def test_a_store_that_changes_is_another_checkpoint(tmp_path):
     zarr.open_array(place, path="w", mode="r+")[0, 0, 0] = 1
     assert open_checkpoint(str(place)).fingerprint != before
     assert "w/c" in refusal(edit(place, setting(shape=[20, 10, 9])))
+
+
+def test_an_array_of_words_beside_weights_is_listed(tmp_path):
+    group = zarr.create_group(tmp_path / "s")
+    put(group, "w", DATA)
+    group.create_array("words", shape=(3,), dtype=str)[:] = ["a", "b", "c"]
+    tensors = {t.name: t for t in open_checkpoint(str(tmp_path / "s")).tensors}
+    assert tensors["w"].coding is not None
+    assert (tensors["words"].dtype, tensors["words"].why) == ("OTHER", "not a number")

@@ -102,6 +102,8 @@ class Array:
 
     def objects(self) -> Iterator[tuple[Shape, str]]:
         """The place of each object in the grid, and its key, in C order."""
+        if not self.count:
+            return
         outer = [-(-s // g) for s, g in zip(self.shape, self.grid, strict=True)]
         for place in _places(outer):
             yield place, self.key(place)
@@ -142,7 +144,9 @@ def read_array(path: str, document: Mapping[str, Any], uri: str) -> Array:
     if not isinstance(attributes, Mapping):
         raise FormatError("its attributes are no object", file=uri, tensor=path)
     shape = tuple(metadata.shape)
-    codecs, sharding = _codecs(document["codecs"], uri, path)
+    dtype = _dtype(stored, attributes, uri, path)
+    known = dtype != "OTHER"  # what is no number is only listed, however it is stored
+    codecs, sharding = _codecs(document["codecs"], uri, path) if known else ((), None)
     chunk = tuple(sharding["chunk_shape"]) if sharding else grid
     if any(c < 1 or g < 1 or g % c for g, c in zip(grid, chunk, strict=True)):
         raise FormatError(f"its shards {grid} are no multiple of its chunks {chunk}", file=uri, tensor=path)
@@ -153,7 +157,7 @@ def read_array(path: str, document: Mapping[str, Any], uri: str) -> Array:
     return Array(
         path,
         str(attributes.get(TENSOR_NAME, path.replace("/", "."))),
-        _dtype(stored, attributes, uri, path),
+        dtype,
         shape,
         grid,
         chunk,
@@ -162,7 +166,7 @@ def read_array(path: str, document: Mapping[str, Any], uri: str) -> Array:
         sharding is not None and sharding.get("index_location") == "start",
         order,
         tuple(c["name"] for c in reversed(codecs) if c["name"] in CODECS),
-        prod(-(-s // g) for s, g in zip(shape, grid, strict=True)),
+        prod(-(-s // g) for s, g in zip(shape, grid, strict=True)) if known else 0,
         lambda at: _join(path, metadata.encode_chunk_key(at)),
     )
 
