@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FAILED = 3
 _Patterns = list[str] | None
+Failure = tuple[str, GaussmeterError]
 
 
 def scan(
@@ -83,23 +84,26 @@ def scan(
     common |= {"warehouse": warehouse, "name": name, "exact": exact, "force": force}
     with reading_ahead(uris):
         reports, failures = _scan_all(uris, common, quiet=quiet)
-    if form is Format.JSON:
-        records = [asdict(r) for r in reports] + [
-            {"uri": u, "status": "failed", "error": str(e)} for u, e in failures
-        ]
-        say(json.dumps(records, indent=1) + "\n")
-    elif not quiet:
-        for report in reports:
-            say(_sentence(report, warehouse) + "\n")
-        if failures:
-            sys.stderr.write(f"{len(failures)} of {len(uris)} could not be scanned\n")
+    _report(reports, failures, form if form is Format.JSON or not quiet else None, warehouse)
     if failures:
         raise typer.Exit(_FAILED)
 
 
+def _report(reports: list[ScanReport], failures: list[Failure], form: Format | None, warehouse: Path) -> None:
+    """Print what was done; a form of None prints nothing."""
+    if form is Format.JSON:
+        failed = [{"uri": u, "status": "failed", "error": str(e)} for u, e in failures]
+        say(json.dumps([*map(asdict, reports), *failed], indent=1) + "\n")
+    elif form is not None:
+        for report in reports:
+            say(_sentence(report, warehouse) + "\n")
+        if failures:
+            sys.stderr.write(f"{len(failures)} of {len(reports) + len(failures)} could not be scanned\n")
+
+
 def _scan_all(
     uris: list[str], common: dict[str, Any], *, quiet: bool
-) -> tuple[list[ScanReport], list[tuple[str, GaussmeterError]]]:
+) -> tuple[list[ScanReport], list[Failure]]:
     """Scan one after the other; of several, a bad one does not stop the rest."""
     from engine.verbs.scan import scan as run
 

@@ -44,9 +44,8 @@ def open_checkpoint(uri: str) -> Checkpoint:
 
     Args:
         uri: a file (safetensors, torch, a zipped Zarr store), an index of them, or a folder with any of
-        these, with
-            a Zarr group or with a distributed checkpoint; a path, or an address of the Hub (`hf://`), of a
-            bucket (`s3://`, `gs://`, `az://`) or of a web server (`https://`).
+            these, with a Zarr group or with a distributed checkpoint; a path, or an address of the Hub
+            (`hf://`), of a bucket (`s3://`, `gs://`, `az://`) or of a web server (`https://`).
 
     Returns:
         its description; contradictions between index and shards are in `faults`.
@@ -106,18 +105,20 @@ def _read(place: Place, found: Found) -> _Content:
         files, tensors, digest = read_distributed(folder)
         return _Content(files, tensors, (digest,))
     if found.index is None:
-        return _assemble(_headers(found.format, [folder.address(n) for n in found.files]), (), ())
+        uris = [folder.address(n) for n in found.files]
+        return _assemble(_headers(found.format, uris, folder.distant), (), ())
     index = read_index(folder, found.index)
-    headers = dict(zip(index.shards, _headers(found.format, list(index.shards.values())), strict=True))
+    read = _headers(found.format, list(index.shards.values()), folder.distant)
+    headers = dict(zip(index.shards, read, strict=True))
     missing = missing_tensors(index, {name: h.tensors for name, h in headers.items()})
     digest = hashlib.sha256(index.raw).hexdigest()
     return _assemble(list(headers.values()), (*index.faults, *missing), (digest,))
 
 
-def _headers(form: str, uris: Sequence[str]) -> list[Header]:
+def _headers(form: str, uris: Sequence[str], distant: bool) -> list[Header]:
     """Read the headers of files, several at a time where each costs a journey."""
     read = _READ_FILE[form]
-    if len(uris) < 2 or "://" not in uris[0]:
+    if len(uris) < 2 or not distant:
         return [read(uri) for uri in uris]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="headers") as pool:
         return list(pool.map(read, uris))

@@ -15,7 +15,7 @@ from engine.errors import ConfigError, FormatError, MissingError
 from engine.nouns.records import SourceFile
 from engine.storage.hub import HubAddress, Repository
 from engine.storage.mounts import is_on_network
-from engine.storage.opening import describe_all
+from engine.storage.opening import describe, describe_all
 from engine.storage.remote import cause, final_error, pause_or_give_up, store_errors
 from engine.storage.stores import open_store, split_address
 
@@ -132,7 +132,7 @@ class DistantFolder:
     def _sees(self, name: str) -> bool:
         """Ask for a file; a refusal is kept for whoever finds nothing at all."""
         try:
-            describe_all([self.address(name)])
+            describe(self.address(name))
         except MissingError:
             return False
         except ConfigError as error:

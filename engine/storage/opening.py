@@ -53,9 +53,10 @@ def read_whole(uri: str, most: int) -> bytes:
 def describe_all(uris: Sequence[str]) -> list[SourceFile]:
     """Look up files, several at a time; errors as for `open_reader`."""
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="describe") as pool:
-        return list(pool.map(_describe, uris))
+        return list(pool.map(describe, uris))
 
 
-def _describe(uri: str) -> SourceFile:
+def describe(uri: str) -> SourceFile:
+    """Look up one file; errors as for `open_reader`."""
     with open_reader(uri) as reader:
         return reader.describe()

@@ -51,7 +51,7 @@ class BlockReader:
                 block = next(stored)
                 left -= len(block)
                 for start in range(0, len(block), task.block_bytes):
-                    yield np.frombuffer(block[start : start + task.block_bytes], np.uint8)
+                    yield _aligned(np.frombuffer(block[start : start + task.block_bytes], np.uint8))
             return
         yield from unpack(self._gather(chunk.nbytes, stored), chunk, task.files[chunk.file].uri)
 
@@ -94,6 +94,11 @@ class BlockReader:
             if task.passing:
                 reader.forget(chunk.offset + start, len(part))
             yield part
+
+
+def _aligned(block: Block) -> Block:
+    """The kernels read words of 8 bytes: a small tensor may lie anywhere in a buffer that it shares."""
+    return block.copy() if block.__array_interface__["data"][0] % 8 else block
 
 
 def _far(task: Task) -> Iterator[memoryview]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ConfigError, FormatError, TaskError
-from engine.execution.executor import Executor
 from engine.execution.fold import Fold
 from engine.execution.in_process import InProcessExecutor
 from engine.formats.checkpoint import open_checkpoint, require_sound
@@ -25,9 +24,9 @@ from engine.nouns.defaults import RANGES
 from engine.nouns.events import Ended, Listener, Planned, TaskDone, ignore
 from engine.nouns.records import Checkpoint, Span, Task, TensorInfo
 from engine.plan import Limits, plan_pack
-from engine.storage import page_cache_bytes
 from engine.storage.uris import scheme_of
 from engine.tasks.pack import Checksums, PackBody
+from engine.verbs.limits import limits_here
 from engine.version import __version__
 
 _PARTIAL = ".partial"
@@ -93,30 +92,17 @@ def pack(
         raise ConfigError(f"there is no codec {codec!r}; there are: {', '.join(CODECS)}")
     checkpoint = open_checkpoint(str(uri))
     require_sound(checkpoint)
-    place = _place(str(out))
-    packed_before = place.archive is not None and _is_packed(place, checkpoint, codec)
-    if checkpoint.format == "zarr" and Path(place.folder).is_relative_to(checkpoint.uri):
-        raise ConfigError("lies within the group that is to be packed", file=place.folder)
-    executor = InProcessExecutor(workers)
-    limits = Limits(
-        executor.workers, None, memory_bytes=memory_bytes, cache_bytes=page_cache_bytes(), ranges=ranges
-    )
-    job = _Pack(checkpoint, place, codec, executor, limits, listener)
-    written = 0
-    if packed_before:
-        job.status = "unchanged"
-    else:
-        written = job.run()
-        if place.archive is not None:
-            _zip(Path(place.folder), place.archive)
-    kept = job.tensors.values()
+    place = _place(str(out), checkpoint)
+    limits = limits_here(workers, memory_bytes=memory_bytes, ranges=ranges)
+    job = _Pack(checkpoint, place, codec, limits, listener)
+    written = job.run()
     return PackReport(
         uri=checkpoint.uri,
         out=str(place.archive or place.folder),
         status=job.status,
         tensors=len(job.tensors),
         skipped=job.skipped,
-        nbytes=sum(t.nbytes for t in kept),
+        nbytes=sum(t.nbytes for t in job.tensors.values()),
         nbytes_written=written,
         seconds=time.monotonic() - began,
     )
@@ -128,12 +114,15 @@ class _Place:
     archive: Path | None = None
 
 
-def _place(out: str) -> _Place:
+def _place(out: str, checkpoint: Checkpoint) -> _Place:
+    """Where the group is written."""
     if scheme_of(out) != "file":
         return _Place(out.rstrip("/"))
     path = Path(out.removeprefix("file://")).expanduser().absolute()
     if not path.parent.is_dir():
         raise ConfigError("there is no such directory to pack into", file=str(path.parent))
+    if checkpoint.format == "zarr" and path.is_relative_to(checkpoint.uri):
+        raise ConfigError("lies within the group that is to be packed", file=str(path))
     if path.suffix == ".zip":
         return _Place(str(path.with_name(path.name + _PARTIAL)), path)
     return _Place(str(path))
@@ -166,12 +155,12 @@ class _Pack:
         checkpoint: Checkpoint,
         place: _Place,
         codec: str,
-        executor: Executor,
         limits: Limits,
         listener: Listener,
     ) -> None:
-        self._checkpoint, self._executor, self._limits = checkpoint, executor, limits
-        self._listener, self._codec = listener, codec
+        self._checkpoint, self._place, self._codec = checkpoint, place, codec
+        self._limits, self._listener = limits, listener
+        self._executor = InProcessExecutor(limits.workers)
         self._writer = GroupWriter(place.folder, codec)
         self.skipped = _skipped(checkpoint)
         self.tensors = {
@@ -181,6 +170,17 @@ class _Pack:
 
     def run(self) -> int:
         """Copy, and return how many bytes were written."""
+        archive = self._place.archive
+        if archive is not None and _is_packed(self._place, self._checkpoint, self._codec):
+            self.status = "unchanged"
+            return 0
+        written = self._complete()
+        if archive is not None:
+            _zip(Path(self._place.folder), archive)
+        return written
+
+    def _complete(self) -> int:
+        """Write what is missing of the group."""
         mark = self._mark("packing")
         tasks = self._plan(self.tensors)  # refuses before anything is made
         before = self._writer.begin(mark)

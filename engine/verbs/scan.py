@@ -13,7 +13,7 @@ from engine.nouns.defaults import RANGES, WAREHOUSE
 from engine.nouns.events import Listener, ignore
 from engine.nouns.records import Checkpoint
 from engine.plan import BLOCK_BYTES, Limits, Selection, plan_scan
-from engine.storage import page_cache_bytes
+from engine.verbs.limits import limits_here
 from engine.verbs.scan_job import ScanJob
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import begin
@@ -99,17 +99,11 @@ def scan(
         exact=exact,
         selection=Selection(tuple(include), tuple(exclude)),
         force=force,
-        limits=_limits(workers, task_bytes, block_bytes, memory_bytes, ranges),
+        limits=limits_here(
+            workers, task_bytes=task_bytes, block_bytes=block_bytes, memory_bytes=memory_bytes, ranges=ranges
+        ),
         listener=listener,
     )
-
-
-def _limits(
-    workers: int | None, task_bytes: int | None, block_bytes: int, memory_bytes: int | None, ranges: int
-) -> Limits:
-    """Gather what a caller says of the work, and what is known of this machine."""
-    workers = InProcessExecutor(workers).workers
-    return Limits(workers, task_bytes, block_bytes, memory_bytes, page_cache_bytes(), ranges)
 
 
 def scan_checkpoint(
@@ -190,7 +184,9 @@ def dry_run(
     ranges: int = RANGES,
 ) -> DryRun:
     """Plan a scan and do nothing; arguments and errors as for `scan`."""
-    limits = _limits(workers, task_bytes, block_bytes, memory_bytes, ranges)
+    limits = limits_here(
+        workers, task_bytes=task_bytes, block_bytes=block_bytes, memory_bytes=memory_bytes, ranges=ranges
+    )
     checkpoint = open_checkpoint(str(uri))
     require_sound(checkpoint)
     plan = plan_scan(checkpoint, Selection(tuple(include), tuple(exclude)), limits, {})

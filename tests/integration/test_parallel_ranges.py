@@ -11,7 +11,7 @@ import pytest
 
 import engine
 from engine.storage.remote import HEAD_BYTES
-from engine.verbs import scan as scanning
+from engine.verbs import limits as limiting
 from tests.builders import Tensors, write_tensors
 from tests.integration.helpers import Kept, contents, made
 from tests.integration.servers import FileServer
@@ -42,7 +42,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanning, "Limits", partial(scanning.Limits, range_bytes=10_000))
+    monkeypatch.setattr(limiting, "Limits", partial(limiting.Limits, range_bytes=10_000))
 
 
 @pytest.mark.usefixtures("small_ranges")

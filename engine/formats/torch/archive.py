@@ -58,7 +58,7 @@ def read_torch(uri: str) -> Header:
         named = find_weights(archive.saved)
     except ValueError as error:
         raise FormatError(str(error), file=uri) from error
-    tensors = with_aliases([(n, tensor_info(n.name, n.tensor, archive, n.outside)) for n in named])
+    tensors = with_aliases([(n, n.standing(tensor_info(n.name, n.tensor, archive))) for n in named])
     tensors.sort(key=lambda t: (t.offset, t.name))
     return Header(file, tuple(tensors), archive.digest)
 
@@ -108,16 +108,13 @@ def _check_byte_order(reader: Reader, member: Member | None, uri: str) -> None:
         raise FormatError(f"its numbers are {order!r} endian, expected little", file=uri)
 
 
-def tensor_info(
-    name: str, tensor: Tensor, archive: Archive, outside: str | None = None, at: View | None = None
-) -> TensorInfo:
+def tensor_info(name: str, tensor: Tensor, archive: Archive, at: View | None = None) -> TensorInfo:
     """Find the bytes of a tensor.
 
     Args:
         name: its name.
         tensor: the stand-in.
         archive: that it lies in.
-        outside: the key that it lies under when it is no weight.
         at: which elements of a larger tensor they are; None for a whole one.
 
     Raises:
@@ -125,9 +122,8 @@ def tensor_info(
     """
     dtype = DTYPES[tensor.dtype]
     nbytes = dtype.nbytes(prod(_logical(tensor))) or 0
-    reason = f"not a weight: it lies under {outside!r}" if outside else tensor.reason
     if tensor.storage is None:
-        return TensorInfo(name, tensor.dtype, tensor.shape, 0, 0, nbytes, reason=reason)
+        return TensorInfo(name, tensor.dtype, tensor.shape, 0, 0, nbytes, reason=tensor.reason)
     member = _storage(tensor.storage, archive, name)
     item = dtype.bits // 8 or 1
     end = tensor.start + extent(tensor.shape, tensor.strides)
@@ -139,8 +135,7 @@ def tensor_info(
             tensor=name,
         )
     offset = member.offset + tensor.start * item
-    form = "outside" if outside else None
-    info = TensorInfo(name, tensor.dtype, _logical(tensor), 0, offset, nbytes, reason=reason, form=form)
+    info = TensorInfo(name, tensor.dtype, _logical(tensor), 0, offset, nbytes, reason=tensor.reason)
     if at is None and is_row_major(tensor.shape, tensor.strides):
         return info
     if info.elements > max(_MOST_REPEATED, member.nbytes):

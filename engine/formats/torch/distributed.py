@@ -222,15 +222,11 @@ def _tensors(
         pieces = tuple(piece for p in parts[key] for piece in read[p][1])
         dtype = _dtype(key, records[key], [read[p][0] for p in parts[key]], uri)
         shape = records[key].get("size")
-        reason = f"not a weight: it lies under {name.outside!r}" if name.outside else None
-        form = "outside" if name.outside else None
         first = pieces[0] if pieces else Piece(0, 0, 0, 0)
         nbytes = DTYPES[dtype].nbytes(prod(shape)) or 0
         ordered = all(p.at is None for p in pieces)
-        info = TensorInfo(
-            name.name, dtype, shape, first.file, first.offset, nbytes, pieces, ordered, reason, form=form
-        )
-        tensors.append(info)
+        info = TensorInfo(name.name, dtype, shape, first.file, first.offset, nbytes, pieces, ordered)
+        tensors.append(name.standing(info))
     return tuple(sorted(tensors, key=lambda t: (t.file, t.offset, t.name)))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.formats.torch.vocabulary import Tensor
+from engine.nouns.records import TensorInfo
 
 WRAPPERS = (
     "state_dict",
@@ -41,6 +42,12 @@ class Named:
     name: str
     tensor: Tensor
     outside: str | None = None
+
+    def standing(self, info: TensorInfo) -> TensorInfo:
+        """The tensor's entry, which says so if it is no weight."""
+        if self.outside is None:
+            return info
+        return replace(info, reason=f"not a weight: it lies under {self.outside!r}", form="outside")
 
 
 def find_weights(saved: Any) -> list[Named]:

@@ -10,8 +10,8 @@ from typing import Protocol
 from engine.errors import FormatError, MissingError
 from engine.formats.zip_directory import read_directory
 from engine.nouns.records import SourceFile
-from engine.storage import Folder, describe_all, open_reader, read_bytes
-from engine.storage.opening import AT_ONCE
+from engine.storage import Folder, open_reader, read_bytes
+from engine.storage.opening import AT_ONCE, describe
 
 ROOT = "zarr.json"
 
@@ -68,7 +68,7 @@ class FolderObjects:
 
 def _described(uri: str) -> SourceFile | None:
     try:
-        return describe_all([uri])[0]
+        return describe(uri)
     except MissingError:  # a server that lists nothing is asked for every object
         return None
 
