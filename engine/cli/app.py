@@ -9,8 +9,8 @@ import typer
 
 from engine.cli import ask, packing, scanning
 from engine.cli.output import complain, prepare_streams
-from engine.cli.startup import few_arenas, without_telemetry
 from engine.errors import GaussmeterError
+from engine.execution.process import few_arenas, without_telemetry
 from engine.version import __version__
 
 app = typer.Typer(

@@ -14,8 +14,8 @@ from engine.cli.options import Format, parse_size
 from engine.cli.output import printable, say
 from engine.cli.progress import progress
 from engine.cli.render import nbytes
-from engine.cli.startup import without_scipy
 from engine.errors import ConfigError, Interruption
+from engine.execution.process import without_scipy
 from engine.nouns.defaults import RANGES
 
 

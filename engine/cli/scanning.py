@@ -15,8 +15,9 @@ from engine.cli.options import Format, parse_size
 from engine.cli.output import complain, printable, say
 from engine.cli.progress import progress
 from engine.cli.render import cell, nbytes, print_table
-from engine.cli.startup import reading_ahead, without_scipy
+from engine.cli.startup import reading_ahead
 from engine.errors import ConfigError, GaussmeterError, Interruption, WarehouseError
+from engine.execution.process import without_scipy
 from engine.nouns.defaults import MAX_MAGNITUDE, RANGES, WAREHOUSE
 
 if TYPE_CHECKING:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
-from threading import local
+from contextlib import contextmanager
+from threading import current_thread, local
+from typing import Generic
 
-from engine.execution.executor import Body, Outcome
+from engine.execution.executor import IN_FLIGHT, Body, Done, Executor, Failed, MakeBody, Outcome, Pool
 from engine.nouns.records import Task
 
 
@@ -19,35 +21,53 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-class InProcessExecutor:
-    """Runs tasks on threads, at most two per thread in flight.
+class InProcessExecutor(Executor):
+    """Runs tasks on threads.
 
     Args:
-        workers: how many threads; None for one per core.
+        workers: how many; None for one per core.
     """
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or available_cores()
 
-    def run(self, make_body: Callable[[], Body[Outcome]], tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Run tasks; see `Executor`."""
-        own = local()
-
-        def work(task: Task) -> Outcome:
-            if not hasattr(own, "body"):
-                own.body = make_body()
-            body: Body[Outcome] = own.body
-            return body(task)
-
-        queue = iter(tasks)
+    @contextmanager
+    def open(self, make_body: MakeBody[Outcome]) -> Iterator[Pool[Outcome]]:
+        """See `Executor`; on the way out, tasks that run are waited for, and those that wait are dropped."""
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="gaussmeter")
-        running: set[Future[Outcome]] = set()
         try:
-            running |= {pool.submit(work, t) for t in islice(queue, 2 * self.workers)}
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= {pool.submit(work, t) for t in islice(queue, len(done))}
-                for future in done:
-                    yield future.result()
+            yield _Threads(pool, self.workers, make_body)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Threads(Generic[Outcome]):
+    def __init__(self, pool: ThreadPoolExecutor, workers: int, make_body: MakeBody[Outcome]) -> None:
+        self._pool, self._most, self._make_body = pool, IN_FLIGHT * workers, make_body
+        self._own = local()
+        self._running: dict[Future[Done[Outcome]], Task] = {}
+
+    def room(self) -> int:
+        return self._most - len(self._running)
+
+    def submit(self, task: Task) -> None:
+        self._running[self._pool.submit(self._work, task)] = task
+
+    def busy(self) -> bool:
+        return bool(self._running)
+
+    def collect(self, seconds: float) -> list[Done[Outcome] | Failed]:
+        done, _ = wait(self._running, seconds, FIRST_COMPLETED)
+        return [self._ended(future, self._running.pop(future)) for future in done]
+
+    def _ended(self, future: Future[Done[Outcome]], task: Task) -> Done[Outcome] | Failed:
+        error = future.exception()
+        return future.result() if error is None else Failed(task, error)
+
+    def _work(self, task: Task) -> Done[Outcome]:
+        if not hasattr(self._own, "body"):
+            self._own.body = self._make_body()
+        body: Body[Outcome] = self._own.body
+        began = time.monotonic()
+        outcome = body(task)
+        return Done(task, outcome, time.monotonic() - began, current_thread().name)

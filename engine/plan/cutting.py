@@ -142,7 +142,15 @@ def whole_chunks(ordinal: int, tensor: TensorInfo) -> Iterator[Chunk]:
 
 
 def base_bytes(checkpoint: Checkpoint, limits: Fitted) -> int:
-    """What the process takes besides its workers."""
+    """What the driver's process takes besides its workers."""
     tensors = max(0, len(checkpoint.tensors) - FREE_TENSORS) * TENSOR_BYTES
-    buffers = pool_bytes(Ahead(limits.ranges, limits.range_bytes)) if checkpoint.distant else 0
-    return BASE_BYTES + tensors + buffers
+    return BASE_BYTES + tensors + (0 if limits.worker_bytes else _buffers(checkpoint, limits))
+
+
+def process_bytes(checkpoint: Checkpoint, limits: Fitted) -> int:
+    """What each worker takes besides its task, if it is a process of its own."""
+    return limits.worker_bytes + _buffers(checkpoint, limits) if limits.worker_bytes else 0
+
+
+def _buffers(checkpoint: Checkpoint, limits: Fitted) -> int:
+    return pool_bytes(Ahead(limits.ranges, limits.range_bytes)) if checkpoint.distant else 0

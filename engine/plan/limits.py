@@ -68,6 +68,7 @@ class Limits:
         cache_bytes: how large a checkpoint the kernel's page cache can hold; None if that is not known.
         ranges: how many requests at once read a distant checkpoint.
         range_bytes: how many bytes one of them asks for at the most.
+        worker_bytes: memory of each worker apart from its task; 0 where workers are threads.
     """
 
     workers: int = 1
@@ -77,6 +78,7 @@ class Limits:
     cache_bytes: int | None = None
     ranges: int = RANGES
     range_bytes: int = RANGE_BYTES
+    worker_bytes: int = 0
 
 
 def check_limits(limits: Limits) -> None:
@@ -109,6 +111,7 @@ class Fitted:
         workers, block_bytes, memory_bytes, cache_bytes, ranges: as in `Limits`.
         task_bytes: about how many bytes a task reads.
         range_bytes: how many bytes one request for a distant file asks for.
+        worker_bytes: memory of each worker apart from its task.
     """
 
     workers: int
@@ -118,6 +121,7 @@ class Fitted:
     cache_bytes: int | None
     ranges: int
     range_bytes: int
+    worker_bytes: int = 0
 
 
 def fit(limits: Limits, pending: int, *, distant: bool) -> Fitted:
@@ -150,4 +154,5 @@ def fit(limits: Limits, pending: int, *, distant: bool) -> Fitted:
         limits.cache_bytes,
         limits.ranges,
         max(8, largest // 8 * 8),
+        limits.worker_bytes,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from engine.errors import BudgetError, ConfigError
 from engine.nouns.records import Checkpoint, Scaled, Span, Task, TensorInfo
-from engine.plan.cutting import base_bytes, cut_tensor, group_chunks, whole_chunks
+from engine.plan.cutting import base_bytes, cut_tensor, group_chunks, process_bytes, whole_chunks
 from engine.plan.limits import MIB, REFINE_BYTES, Fitted, Limits, Selection, fit
 
 
@@ -73,6 +73,7 @@ def plan_scan(
     tasks = tuple(group_chunks(checkpoint, chunks, fitted))
     refined = exact and any(_is_refined(checkpoint.tensors[i]) for i in measured)
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES if refined else 0)
+    each += process_bytes(checkpoint, fitted)
     base = base_bytes(checkpoint, fitted)
     projected = base + min(limits.workers, len(tasks)) * each
     if limits.memory_bytes is not None and projected > limits.memory_bytes:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import ConfigError, FormatError
+from engine.execution.in_process import InProcessExecutor
 from engine.formats.checkpoint import open_checkpoint
 from engine.nouns.defaults import MAX_MAGNITUDE, WAREHOUSE
 from engine.nouns.events import Listener, ignore
 from engine.nouns.records import Checkpoint
 from engine.storage import local_path
-from engine.verbs.limits import limits_here
+from engine.verbs.limits import limits_of
 from engine.verbs.look import find_subject
 from engine.verbs.scan import scan_checkpoint
 from engine.warehouse.queries import named_queries, run_query
@@ -107,7 +108,8 @@ def _check_values(
         return CheckReport(checkpoint.name, 0, ())
     with tempfile.TemporaryDirectory(prefix="gaussmeter-") as folder:
         store = Warehouse(Path(folder) / "check.duckdb")
-        report = scan_checkpoint(checkpoint, store, limits=limits_here(workers), listener=listener)
+        executor = InProcessExecutor(workers)
+        report = scan_checkpoint(checkpoint, store, executor, limits_of(executor), listener=listener)
         return _check_subject(store, str(report.subject_id), max_magnitude)
 
 

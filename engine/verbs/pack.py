@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ConfigError, FormatError, TaskError
+from engine.execution.executor import Executor
 from engine.execution.fold import Fold
 from engine.execution.in_process import InProcessExecutor
 from engine.formats.checkpoint import open_checkpoint, require_sound
@@ -26,7 +27,7 @@ from engine.nouns.records import Checkpoint, Span, Task, TensorInfo
 from engine.plan import Limits, plan_pack
 from engine.storage.uris import scheme_of
 from engine.tasks.pack import Checksums, PackBody
-from engine.verbs.limits import limits_here
+from engine.verbs.limits import limits_of
 from engine.version import __version__
 
 _PARTIAL = ".partial"
@@ -93,8 +94,9 @@ def pack(
     checkpoint = open_checkpoint(str(uri))
     require_sound(checkpoint)
     place = _place(str(out), checkpoint)
-    limits = limits_here(workers, memory_bytes=memory_bytes, ranges=ranges)
-    job = _Pack(checkpoint, place, codec, limits, listener)
+    executor = InProcessExecutor(workers)
+    limits = limits_of(executor, memory_bytes=memory_bytes, ranges=ranges)
+    job = _Pack(checkpoint, place, codec, executor, limits, listener)
     written = job.run()
     return PackReport(
         uri=checkpoint.uri,
@@ -155,12 +157,12 @@ class _Pack:
         checkpoint: Checkpoint,
         place: _Place,
         codec: str,
+        executor: Executor,
         limits: Limits,
         listener: Listener,
     ) -> None:
         self._checkpoint, self._place, self._codec = checkpoint, place, codec
-        self._limits, self._listener = limits, listener
-        self._executor = InProcessExecutor(limits.workers)
+        self._executor, self._limits, self._listener = executor, limits, listener
         self._writer = GroupWriter(place.folder, codec)
         self.skipped = _skipped(checkpoint)
         self.tensors = {

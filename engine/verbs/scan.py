@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.execution.in_process import InProcessExecutor
+from engine.errors import TaskError
+from engine.execution.choose import choose_executor
+from engine.execution.drive import drive
+from engine.execution.executor import Executor
 from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.nouns.defaults import RANGES, WAREHOUSE
 from engine.nouns.events import Listener, ignore
 from engine.nouns.records import Checkpoint
-from engine.plan import BLOCK_BYTES, Limits, Selection, plan_scan
-from engine.verbs.limits import limits_here
+from engine.plan import BLOCK_BYTES, Limits, Plan, Selection, plan_scan
+from engine.tasks.count import CountBody
+from engine.verbs.limits import limits_of
 from engine.verbs.scan_job import ScanJob
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import begin
@@ -54,6 +59,8 @@ def scan(
     warehouse: str | Path = WAREHOUSE,
     name: str | None = None,
     workers: int | None = None,
+    ray: str | None = None,
+    executor: Executor | None = None,
     exact: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -73,7 +80,9 @@ def scan(
         uri: a checkpoint's place; see `engine.formats.checkpoint.open_checkpoint`.
         warehouse: the DuckDB file, made when missing.
         name: the subject's name; by default taken from the place.
-        workers: threads; one per core by default.
+        workers: threads, or actors of Ray; by default one per core, or per GPU of a cluster that has some.
+        ray: the Ray cluster that does it: `local` for a private one, `auto`, or an address.
+        executor: who does it, in place of `workers` and `ray`; stays open.
         exact: read 32-bit floats a second time, so that filters and quantiles of them are exact too.
         include: shell patterns; only tensors whose name matches one are scanned.
         exclude: shell patterns; tensors whose name matches one are not scanned.
@@ -92,25 +101,35 @@ def scan(
     """
     checkpoint = open_checkpoint(str(uri))
     require_sound(checkpoint)
-    return scan_checkpoint(
-        checkpoint,
-        Warehouse(warehouse, listener=listener),
-        name=name,
-        exact=exact,
-        selection=Selection(tuple(include), tuple(exclude)),
-        force=force,
-        limits=limits_here(
-            workers, task_bytes=task_bytes, block_bytes=block_bytes, memory_bytes=memory_bytes, ranges=ranges
-        ),
-        listener=listener,
-    )
+    with ExitStack() as stack:
+        if executor is None:
+            executor = stack.enter_context(choose_executor(ray, workers, listener=listener))
+        limits = limits_of(
+            executor,
+            task_bytes=task_bytes,
+            block_bytes=block_bytes,
+            memory_bytes=memory_bytes,
+            ranges=ranges,
+        )
+        return scan_checkpoint(
+            checkpoint,
+            Warehouse(warehouse, listener=listener),
+            executor,
+            limits,
+            name=name,
+            exact=exact,
+            selection=Selection(tuple(include), tuple(exclude)),
+            force=force,
+            listener=listener,
+        )
 
 
 def scan_checkpoint(
     checkpoint: Checkpoint,
     store: Warehouse,
-    *,
+    executor: Executor,
     limits: Limits,
+    *,
     name: str | None = None,
     exact: bool = False,
     selection: Selection = EVERYTHING,
@@ -127,9 +146,9 @@ def scan_checkpoint(
         standing = begin(connection, checkpoint, name=name or checkpoint.name, spec=spec, force=force)
     nbytes_read = 0
     if not standing.complete:
-        executor = InProcessExecutor(limits.workers)
-        job = ScanJob(checkpoint, store, standing, executor, exact=exact, listener=listener)
-        nbytes_read = job.run(plan_scan(checkpoint, selection, limits, job.covered()), limits)
+        job = ScanJob(checkpoint, store, standing, exact=exact, limits=limits, listener=listener)
+        _run(job, plan_scan(checkpoint, selection, limits, job.covered()), executor)
+        nbytes_read = job.nbytes_read
     return ScanReport(
         subject_id=standing.subject_id,
         name=standing.name,
@@ -141,6 +160,19 @@ def scan_checkpoint(
         nbytes_read=nbytes_read,
         seconds=time.monotonic() - began,
     )
+
+
+def _run(job: ScanJob, plan: Plan, executor: Executor) -> None:
+    job.begin(plan)
+    if job.ended():
+        return
+    try:
+        with executor.open(CountBody) as pool:
+            drive(pool, job)
+    except (TaskError, KeyboardInterrupt) as error:
+        if not job.ended():
+            job.stop(error)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +208,7 @@ def dry_run(
     uri: str | Path,
     *,
     workers: int | None = None,
+    ray: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     task_bytes: int | None = None,
@@ -184,9 +217,14 @@ def dry_run(
     ranges: int = RANGES,
 ) -> DryRun:
     """Plan a scan and do nothing; arguments and errors as for `scan`."""
-    limits = limits_here(
-        workers, task_bytes=task_bytes, block_bytes=block_bytes, memory_bytes=memory_bytes, ranges=ranges
-    )
+    with choose_executor(ray, workers) as executor:
+        limits = limits_of(
+            executor,
+            task_bytes=task_bytes,
+            block_bytes=block_bytes,
+            memory_bytes=memory_bytes,
+            ranges=ranges,
+        )
     checkpoint = open_checkpoint(str(uri))
     require_sound(checkpoint)
     plan = plan_scan(checkpoint, Selection(tuple(include), tuple(exclude)), limits, {})

@@ -1,21 +1,20 @@
-"""One checkpoint from plan to finished subject: run, fold, summarise, write."""
+"""One checkpoint from plan to finished subject: hand out tasks, fold, summarise, write."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 
 from engine.errors import FormatError, TaskError
-from engine.execution.executor import Executor
+from engine.execution.executor import Done, Failed
 from engine.execution.fold import Fold, Partial
-from engine.nouns.events import Ended, Listener, Planned, TaskDone
-from engine.nouns.records import Checkpoint, Span
+from engine.nouns.events import Ended, Listener, Planned, TaskDone, TaskFailed
+from engine.nouns.records import Checkpoint, Outcome, Span, Task
 from engine.plan import Limits, Plan, plan_refine
 from engine.sketch import Sketch, combine, empty
 from engine.statistics.refinement import Refinement, combine_refinements
 from engine.statistics.summary import codes_to_refine, summarise
-from engine.tasks.refine import RefineBody
-from engine.tasks.scan import ScanBody
 from engine.warehouse.ingest import Finished, write_partials, write_tensors
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import Standing, discard, finish, is_there
@@ -25,16 +24,18 @@ FLUSH_SECONDS = 2.0
 FLUSH_BINS = 1_000_000
 """Finished tensors wait in memory until their bins are this many, at the most."""
 
+Counted = Outcome[Sketch] | Outcome[Refinement]
+
 
 class ScanJob:
-    """Scans what is missing of one subject.
+    """Scans what is missing of one subject; a feed for `engine.execution.drive`.
 
     Args:
         checkpoint: what to scan.
         store: where the rows go.
         standing: what is there already.
-        executor: who runs the tasks.
         exact: whether 32-bit floats get a second pass.
+        limits: for the plan of the second pass.
         listener: told what happens.
     """
 
@@ -43,62 +44,122 @@ class ScanJob:
         checkpoint: Checkpoint,
         store: Warehouse,
         standing: Standing,
-        executor: Executor,
         *,
         exact: bool,
+        limits: Limits,
         listener: Listener,
     ) -> None:
-        self._checkpoint, self._store, self._standing = checkpoint, store, standing
-        self._executor, self._exact, self._listener = executor, exact, listener
+        self.checkpoint, self._store, self.standing = checkpoint, store, standing
+        self._exact, self._limits, self._listener = exact, limits, listener
         self._elements = {i: t.elements for i, t in enumerate(checkpoint.tensors)}
         self._fold = Fold(self._elements, combine, standing.partials)
+        self._refined: Fold[Refinement] = Fold(self._elements, combine_refinements)
         self._awaiting: dict[int, Sketch] = {}  # read once, to be refined
         self._kept: set[int] = set()  # those of them that are in the warehouse
         self._finished: list[Finished] = []
         self._flushed = time.monotonic()
-        self._nbytes_read = 0
+        self._queue: deque[Task] = deque()
+        self._under_way = 0
+        self._first_pass = True
+        self._over = False
+        self.nbytes_read = 0
 
     def covered(self) -> dict[int, tuple[Span, ...]]:
         """Tell the plan which elements need no reading."""
-        done = {i: ((0, self._elements[i]),) for i in self._standing.done}
-        return done | {i: p.spans for i, p in self._standing.partials.items()}
+        done = {i: ((0, self._elements[i]),) for i in self.standing.done}
+        return done | {i: p.spans for i, p in self.standing.partials.items()}
 
-    def run(self, plan: Plan, limits: Limits) -> int:
-        """Do what is missing.
+    def begin(self, plan: Plan) -> None:
+        """Take up what is missing.
 
         Args:
             plan: made with `covered`.
-            limits: for the plan of the second pass.
+        """
+        name = self.checkpoint.name
+        self._listener(Planned(name, len(plan.measured), len(plan.tasks), plan.nbytes))
+        self._take_what_needs_no_reading(plan)
+        self._queue.extend(plan.tasks)
+        self._go_on()
 
-        Returns:
-            how many bytes were read.
+    def take(self) -> Task | None:
+        """Hand out the next task in file order; see `Feed`."""
+        if not self._queue:
+            return None
+        self._under_way += 1
+        return self._queue.popleft()
+
+    def ended(self) -> bool:
+        """Whether everything is in the warehouse, or nothing more will be; see `Feed`."""
+        return self._over
+
+    def wait(self, seconds: float) -> None:
+        """Never called: while a job has not ended, some task of it is under way; see `Feed`."""
+        raise AssertionError("a job has no task, and none under way")
+
+    def add(self, ended: Done[Counted] | Failed) -> None:
+        """Fold what a task found; see `Feed`.
 
         Raises:
             FormatError: the files changed meanwhile; the subject was discarded.
             TaskError: something failed; what was done is kept for the next scan.
         """
-        name = self._checkpoint.name
-        self._listener(Planned(name, len(plan.measured), len(plan.tasks), plan.nbytes))
+        if isinstance(ended, Failed):
+            self._listener(TaskFailed(ended.task.key, self.checkpoint.name, str(ended.error)))
+            self.stop(ended.error)
+            raise ended.error
+        self._under_way -= 1
+        self.nbytes_read += ended.outcome.nbytes
+        name, outcome = self.checkpoint.name, ended.outcome
+        self._listener(TaskDone(ended.task.key, outcome.nbytes, name, ended.worker, ended.seconds))
+        for part in outcome.parts:
+            if isinstance(part.found, Sketch):
+                for ordinal, sketch in self._fold.add([part]):
+                    self._whole(ordinal, sketch)
+            else:
+                for ordinal, refinement in self._refined.add([part]):
+                    self._finish(ordinal, self._awaiting.pop(ordinal), refinement)
+        self._flush_if_due()
+        self._go_on()
+
+    def stop(self, error: BaseException) -> None:
+        """End before the end: keep what is known, unless it is of files that are no longer there."""
+        self._over = True
+        self._queue.clear()
         try:
-            self._take_what_needs_no_reading(plan)
-            self._first_pass(plan)
-            self._second_pass(limits)
-            self._flush(last=True)
-        except FormatError:
-            with self._store.writing() as connection:
-                discard(connection, self._standing.subject_id)
-            raise
-        except (TaskError, KeyboardInterrupt):
-            self._flush()
-            raise
+            if isinstance(error, FormatError):
+                with self._store.writing() as connection:
+                    discard(connection, self.standing.subject_id)
+            elif isinstance(error, (TaskError, KeyboardInterrupt)):
+                self._flush()
         finally:
-            self._listener(Ended(name))
-        return self._nbytes_read
+            self._listener(Ended(self.checkpoint.name))
+
+    def _go_on(self) -> None:
+        """Begin the second pass, or end, when nothing is left of what was begun."""
+        if self._queue or self._under_way:
+            return
+        if self._first_pass:
+            self._first_pass = False
+            self._begin_second_pass()
+        if not self._queue:
+            self._over = True
+            try:
+                self._flush(last=True)
+            finally:
+                self._listener(Ended(self.checkpoint.name))
+
+    def _begin_second_pass(self) -> None:
+        codes = {i: codes_to_refine(sketch) for i, sketch in self._awaiting.items()}
+        tasks = plan_refine(self.checkpoint, codes, self._limits)
+        if tasks:
+            nbytes = sum(t.nbytes for t in tasks)
+            self._listener(Planned(f"{self.checkpoint.name}, second pass", len(codes), len(tasks), nbytes))
+            self._queue.extend(tasks)
 
     def _take_what_needs_no_reading(self, plan: Plan) -> None:
-        missing = [i for i in (*plan.listed, *plan.measured) if i not in self._standing.done]
+        missing = [i for i in (*plan.listed, *plan.measured) if i not in self.standing.done]
         for ordinal in missing:
-            info = self._checkpoint.tensors[ordinal]
+            info = self.checkpoint.tensors[ordinal]
             partial = self._fold.partials.get(ordinal)
             if info.coding is None:
                 self._finished.append(Finished(ordinal, info))
@@ -107,31 +168,6 @@ class ScanJob:
             elif partial is not None and partial.covered == info.elements:
                 self._whole(ordinal, self._fold.partials.pop(ordinal).found)
 
-    def _first_pass(self, plan: Plan) -> None:
-        for outcome in self._executor.run(ScanBody, plan.tasks):
-            self._count(outcome.key, outcome.nbytes)
-            for ordinal, sketch in self._fold.add(outcome.parts):
-                self._whole(ordinal, sketch)
-            self._flush_if_due()
-
-    def _second_pass(self, limits: Limits) -> None:
-        codes = {i: codes_to_refine(sketch) for i, sketch in self._awaiting.items()}
-        tasks = plan_refine(self._checkpoint, codes, limits)
-        if not tasks:
-            return
-        nbytes = sum(t.nbytes for t in tasks)
-        self._listener(Planned(f"{self._checkpoint.name}, second pass", len(codes), len(tasks), nbytes))
-        fold: Fold[Refinement] = Fold(self._elements, combine_refinements)
-        for outcome in self._executor.run(RefineBody, tasks):
-            self._count(outcome.key, outcome.nbytes)
-            for ordinal, refinement in fold.add(outcome.parts):
-                self._finish(ordinal, self._awaiting.pop(ordinal), refinement)
-            self._flush_if_due()
-
-    def _count(self, key: int, nbytes: int) -> None:
-        self._nbytes_read += nbytes
-        self._listener(TaskDone(key, nbytes))
-
     def _whole(self, ordinal: int, sketch: Sketch) -> None:
         if self._exact and sketch.low_sum is not None and len(sketch.codes):
             self._awaiting[ordinal] = sketch
@@ -139,7 +175,7 @@ class ScanJob:
             self._finish(ordinal, sketch)
 
     def _finish(self, ordinal: int, sketch: Sketch, refinement: Refinement | None = None) -> None:
-        info = self._checkpoint.tensors[ordinal]
+        info = self.checkpoint.tensors[ordinal]
         self._finished.append(Finished(ordinal, info, sketch, summarise(sketch, refinement)))
 
     def _flush_if_due(self) -> None:
@@ -149,7 +185,7 @@ class ScanJob:
 
     def _flush(self, *, last: bool = False) -> None:
         """Write everything known, the rows of finished tensors and the state of the others, at once."""
-        subject_id = self._standing.subject_id
+        subject_id = self.standing.subject_id
         with self._store.writing() as connection:
             if not is_there(connection, subject_id):
                 message = f"subject {subject_id} was removed by another process during the scan"

@@ -29,7 +29,7 @@ OWNERS = {
     "typer": "cli",
     "rich": "cli",
     "torch": None,
-    "ray": None,
+    "ray": "execution",
     "zarr": "formats",
     "obstore": "storage",
     "huggingface_hub": "storage",

@@ -1,0 +1,35 @@
+"""Which executor a caller asks for."""
+
+from __future__ import annotations
+
+from engine.execution.executor import Executor
+from engine.execution.in_process import InProcessExecutor
+from engine.nouns.events import Listener, ignore
+
+
+def choose_executor(
+    ray: str | None = None,
+    workers: int | None = None,
+    *,
+    per_gpu: int = 1,
+    task_seconds: float | None = None,
+    listener: Listener = ignore,
+) -> Executor:
+    """Make an executor; it starts or joins nothing before it must.
+
+    Args:
+        ray: None for threads of this process; otherwise a cluster, as
+            `engine.execution.ray_cluster.connected` takes it.
+        workers: how many; None for as many as there are GPUs, or cores.
+        per_gpu: actors that share a GPU; for Ray.
+        task_seconds: how long an attempt at a task may take; for Ray.
+        listener: told of tasks and workers.
+
+    Raises:
+        ConfigError: a number makes no sense.
+    """
+    if ray is None:
+        return InProcessExecutor(workers)
+    from engine.execution.ray_executor import RayExecutor
+
+    return RayExecutor(ray, workers, per_gpu=per_gpu, task_seconds=task_seconds, listener=listener)

@@ -1,0 +1,252 @@
+"""Tasks on a Ray cluster: one actor for each GPU, or for each core.
+
+Ray starts processes and carries messages. Who gets what, and what is done again, is decided in `dispatch`:
+Ray's own retries know neither stragglers nor frozen processes, and call what is on a lost node pending.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Generic
+
+from engine.errors import ConfigError, TaskError
+from engine.execution.dispatch import Dispatch
+from engine.execution.executor import IN_FLIGHT, Done, Executor, Failed, MakeBody, Outcome, Pool
+from engine.execution.in_process import available_cores
+from engine.execution.ray_cluster import LOCAL, Resources, connected, local_gpus
+from engine.execution.ray_worker import Hello, RayWorker
+from engine.nouns.events import Listener, TaskRetried, TaskStarted, WorkerJoined, WorkerLost, ignore
+from engine.nouns.records import Task
+
+WORKER_BYTES = 260 << 20
+"""An actor's process with its libraries; measured, see BENCHMARKS.md."""
+_LOOK_SECONDS = 0.5  # how often somebody looks for workers that take too long
+_MOST_STILLBORN = 3  # workers in a row that die before they are ready
+
+
+class RayExecutor(Executor):
+    """Runs tasks on actors.
+
+    Args:
+        address: see `engine.execution.ray_cluster.connected`.
+        workers: how many actors; None for as many as the cluster has GPUs, or cores if it has none.
+        per_gpu: actors that share a GPU.
+        task_seconds: how long an attempt at a task may take; None learns it.
+        listener: told of tasks and workers.
+    """
+
+    worker_bytes = WORKER_BYTES
+
+    def __init__(
+        self,
+        address: str,
+        workers: int | None = None,
+        *,
+        per_gpu: int = 1,
+        task_seconds: float | None = None,
+        listener: Listener = ignore,
+    ) -> None:
+        if per_gpu < 1:
+            raise ConfigError(f"there must be at least 1 actor for each GPU, not {per_gpu}")
+        if task_seconds is not None and task_seconds <= 0:
+            raise ConfigError(f"the time limit of a task must be positive, not {task_seconds:g} s")
+        self.address, self._wanted, self._per_gpu = address, workers, per_gpu
+        self._task_seconds, self._listener = task_seconds, listener
+        self._resources: Resources | None = None
+        self._cluster = ExitStack()
+
+    @property
+    def workers(self) -> int:  # type: ignore[override]
+        """How many actors there will be; joins a cluster to find out, if it must."""
+        if self._wanted is not None:
+            return self._wanted
+        if self.address == LOCAL:
+            return local_gpus() * self._per_gpu or available_cores()
+        resources = self._connect()
+        return max(1, int(resources.gpus) * self._per_gpu or int(resources.cpus))
+
+    def close(self) -> None:
+        """Leave the cluster, or end the private one."""
+        self._resources = None
+        self._cluster.close()
+
+    @contextmanager
+    def open(self, make_body: MakeBody[Outcome]) -> Iterator[Pool[Outcome]]:
+        """See `Executor`."""
+        resources = self._connect()
+        options = self._options(resources)
+        pool: _Actors[Outcome] = _Actors(
+            make_body, self.workers, options, Dispatch(self._task_seconds), self._listener
+        )
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+    def _connect(self) -> Resources:
+        if self._resources is None:
+            cores = self._wanted if self.address == LOCAL else None
+            self._resources = self._cluster.enter_context(connected(self.address, cores))
+        return self._resources
+
+    def _options(self, resources: Resources) -> dict[str, Any]:
+        """What an actor asks of its node; all of them together never ask for more cores than there are."""
+        cpus = min(1.0, resources.cpus / self.workers) if resources.gpus else 1.0
+        gpus = 1 / self._per_gpu if resources.gpus else 0
+        return {
+            "num_cpus": round(max(cpus, 0.01), 2),
+            "num_gpus": gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+
+
+class _Actors(Generic[Outcome]):
+    """Actors, and the messages that are under way to and from them."""
+
+    def __init__(
+        self,
+        make_body: MakeBody[Outcome],
+        workers: int,
+        options: dict[str, Any],
+        dispatch: Dispatch,
+        listener: Listener,
+    ) -> None:
+        import ray
+
+        self._ray, self._listener, self._dispatch = ray, listener, dispatch
+        self._make_body, self._wanted = ray.put(make_body), workers
+        self._class: Any = ray.remote(RayWorker).options(**options)
+        self._starting: dict[Any, Any] = {}  # reference to a hello -> actor
+        self._actors: dict[str, Any] = {}
+        self._sent: dict[Any, tuple[str, Task]] = {}
+        self._stillborn = 0
+        self._looked = time.monotonic()
+        for _ in range(workers):
+            self._start_one()
+
+    def room(self) -> int:
+        return IN_FLIGHT * self._wanted - self._dispatch.unfinished()
+
+    def submit(self, task: Task) -> None:
+        self._dispatch.submit(task)
+        self._send()
+
+    def busy(self) -> bool:
+        return self._dispatch.unfinished() > 0
+
+    def collect(self, seconds: float) -> list[Done[Outcome] | Failed]:
+        until = time.monotonic() + seconds
+        ended: list[Done[Outcome] | Failed] = []
+        while not ended and self.busy() and (left := until - time.monotonic()) > 0:
+            references = [*self._sent, *self._starting]
+            ready, _ = self._ray.wait(
+                references, num_returns=1, timeout=min(left, _LOOK_SECONDS), fetch_local=True
+            )
+            if ready and len(references) > 1:  # whatever else has arrived
+                ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+            for reference in ready:
+                if reference in self._starting:
+                    self._greet(reference)
+                elif reference in self._sent:  # unless its worker was lost on the way here
+                    ended += self._receive(reference)
+            ended += self._look_for_the_late()
+            self._send()
+        return ended
+
+    def close(self) -> None:
+        """End the actors; what they are doing is dropped."""
+        for actor in (*self._actors.values(), *self._starting.values()):
+            self._ray.kill(actor)
+        self._actors, self._starting, self._sent = {}, {}, {}
+
+    def _start_one(self) -> None:
+        actor = self._class.remote()
+        self._starting[actor.hello.remote(self._make_body)] = actor
+
+    def _greet(self, reference: Any) -> None:
+        """A worker is ready, or will never be."""
+        actor = self._starting.pop(reference)
+        try:
+            hello: Hello = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._stillborn += 1
+            if self._stillborn >= _MOST_STILLBORN and not self._actors:
+                raise TaskError(f"no worker could be started: {_cause(error)}") from error
+            self._ray.kill(actor)
+            self._start_one()
+            return
+        self._stillborn = 0
+        self._actors[hello.worker] = actor
+        self._dispatch.join(hello.worker, hello.node)
+        self._listener(WorkerJoined(hello.worker, hello.node, hello.pid, hello.gpus))
+
+    def _send(self) -> None:
+        for name, task, attempt in self._dispatch.hand_out(time.monotonic()):
+            self._sent[self._actors[name].work.remote(task)] = (name, task)
+            self._listener(TaskStarted(task.key, name, attempt))
+
+    def _receive(self, reference: Any) -> list[Done[Outcome] | Failed]:
+        name, task = self._sent.pop(reference)
+        now = time.monotonic()
+        try:
+            outcome, seconds, error, again = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as wrong:  # what nobody foresaw is no machine's fault
+            return self._failed(name, task, TaskError(f"failed unexpectedly: {_cause(wrong)}"), again=False)
+        except self._ray.exceptions.ObjectLostError as lost:  # done, and the answer died with its node
+            return self._failed(name, task, TaskError(_cause(lost)), again=True)
+        except self._ray.exceptions.RayError as gone:
+            return self._lose(name, _cause(gone))
+        if error is not None:
+            return self._failed(name, task, error, again=again)
+        if not self._dispatch.done(name, task.key, now, seconds):
+            return []
+        return [Done(task, outcome, seconds, name)]
+
+    def _failed(
+        self, name: str, task: Task, error: Exception, *, again: bool
+    ) -> list[Done[Outcome] | Failed]:
+        if self._dispatch.failed(name, task.key, time.monotonic(), again=again):
+            return [Failed(task, error)]
+        if again:
+            self._listener(TaskRetried(task.key, name, str(error)))
+        return []
+
+    def _lose(self, name: str, reason: str) -> list[Done[Outcome] | Failed]:
+        """Start another worker in place of one that is gone, and give its tasks to others."""
+        actor = self._actors.pop(name)
+        self._sent = {r: sent for r, sent in self._sent.items() if sent[0] != name}
+        again, gone = self._dispatch.lost(name)
+        self._listener(WorkerLost(name, reason))
+        for task in again:
+            self._listener(TaskRetried(task.key, name, "its worker was lost"))
+        self._ray.kill(actor)
+        self._start_one()
+        return [
+            Failed(t, TaskError(f"its workers were lost again and again; the last: {reason}")) for t in gone
+        ]
+
+    def _look_for_the_late(self) -> list[Done[Outcome] | Failed]:
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return []
+        self._looked = now
+        ended: list[Done[Outcome] | Failed] = []
+        for late in self._dispatch.late(now):
+            for task in late.tasks:
+                self._listener(TaskRetried(task.key, late.worker, f"takes longer than {late.seconds:.0f} s"))
+            if late.silent:
+                ended += self._lose(late.worker, f"did not answer for {late.seconds:.0f} s")
+        message = "took longer than the limit of a task in every attempt"
+        return ended + [Failed(task, TaskError(message)) for task in self._dispatch.exhausted()]
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of what Ray says, which says most; or its first."""
+    cause = getattr(error, "cause", None)
+    if cause is not None and not isinstance(cause, str):
+        return f"{type(cause).__name__}: {cause}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,67 @@
+"""What runs in an actor's process."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import GaussmeterError, MissingError, TaskError
+from engine.execution.executor import MakeBody
+from engine.execution.process import few_arenas, without_scipy, without_telemetry
+from engine.nouns.records import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A worker that is ready.
+
+    Attributes:
+        worker: its name: node, process, and a number in case the process's is used again.
+        node: the address of its machine.
+        pid: its process.
+        gpus: the devices that it sees, as CUDA_VISIBLE_DEVICES names them.
+    """
+
+    worker: str
+    node: str
+    pid: int
+    gpus: str
+
+
+class RayWorker:
+    """An actor: runs one task at a time."""
+
+    def __init__(self) -> None:
+        without_scipy()
+        few_arenas()
+        without_telemetry()
+        self._body: Any = None
+
+    def hello(self, make_body: MakeBody[Any]) -> Hello:
+        """Make the task body, and say who is there."""
+        import ray
+
+        self._body = make_body()
+        node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        pid, mine = os.getpid(), ray.get_runtime_context().get_actor_id() or ""
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES", "") if ray.get_gpu_ids() else ""
+        return Hello(f"{node}:{pid}:{mine[:6]}", node, pid, devices)
+
+    def work(self, task: Task) -> tuple[Any, float, GaussmeterError | None, bool]:
+        """Run a task.
+
+        Returns:
+            its outcome, how long it took, why it failed, and whether it might not fail elsewhere: what is
+            wrong with a file is wrong everywhere, what a machine could not do or does not see another may.
+        """
+        began = time.monotonic()
+        try:
+            return self._body(task), time.monotonic() - began, None, False
+        except GaussmeterError as error:
+            again = isinstance(error, (TaskError, MissingError))
+            return None, time.monotonic() - began, error, again
+        except (MemoryError, OSError) as error:
+            failed = TaskError(f"{type(error).__name__} on {os.uname().nodename}: {error}")
+            return None, time.monotonic() - began, failed, True
