@@ -91,6 +91,12 @@ class WarehouseWriteError(WarehouseError):
     exit_code = 3
 
 
+class AlreadyRunning(GaussmeterError):  # noqa: N818 - nobody made a mistake
+    """Somebody is doing the same at this moment; there is nothing to do."""
+
+    exit_code = 0
+
+
 class Interruption(GaussmeterError):  # noqa: N818 - nobody made a mistake
     """The user stopped it; what was done is kept."""
 

@@ -36,7 +36,29 @@ Output = Annotated[
 ]
 As = Annotated[Format, typer.Option("--format", "-f", help="How to print the answer.")]
 Workers = Annotated[
-    int | None, typer.Option("--workers", "-j", min=1, help="Threads; one per core by default.")
+    int | None,
+    typer.Option(
+        "--workers",
+        "-j",
+        min=1,
+        help="Threads, or Ray's actors; one per core, or per GPU on Ray.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="local|auto|ADDRESS",
+        help="Run on Ray: on a private cluster, on the one that this machine belongs to, or on another.",
+    ),
+]
+PerGpu = Annotated[int, typer.Option(min=1, help="Actors on each GPU of a Ray cluster.")]
+TaskSeconds = Annotated[
+    float | None,
+    typer.Option(help="Seconds that one attempt at a task may take on Ray; learnt by default."),
+]
+Events = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Add a line of JSON to this file for each event; - for stderr."),
 ]
 Ranges = Annotated[
     int,

@@ -7,12 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from engine.nouns.events import Ended, Event, Listener, Planned, TaskDone, Waiting, ignore
+from engine.nouns.events import (
+    Ended,
+    Event,
+    Found,
+    Judged,
+    Listener,
+    Planned,
+    TaskDone,
+    Waiting,
+    WorkerJoined,
+    WorkerLost,
+    ignore,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _PATIENCE = 2.0  # seconds of waiting before anything is said of it
+_MOST_BARS = 12
 
 
 @contextmanager
@@ -42,31 +55,61 @@ def progress(*, quiet: bool = False) -> Iterator[Listener]:
 
 
 class _Drawing:
-    """Turns events into a bar."""
+    """Turns events into bars: one for each checkpoint, and a line for a census and its workers."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
-        self._current: TaskID | None = None
+        self._open: dict[str, TaskID] = {}
+        self._census: TaskID | None = None
+        self._found = self._judged = self._workers = self._planned = self._read = 0
         self._said = False
 
     def __call__(self, event: Event) -> None:
         match event:
             case Planned():
-                self._close()
-                self._current = self._bars.add_task(event.name, total=event.nbytes)
-            case TaskDone() if self._current is not None:
-                self._bars.advance(self._current, event.nbytes)
+                self._plan(event)
+            case TaskDone():
+                self._read += event.nbytes
+                if event.name in self._open:
+                    self._bars.advance(self._open[event.name], event.nbytes)
             case Waiting() if event.seconds > _PATIENCE and not self._said:
                 self._said = True
                 self._bars.console.print(
                     f"waiting for the warehouse, held by {event.holder}", highlight=False
                 )
+            case WorkerJoined():
+                self._workers += 1
+            case WorkerLost():
+                self._workers -= 1
+                self._bars.console.print(f"lost worker {event.worker}: {event.reason}", highlight=False)
+            case Found():
+                self._found += event.checkpoints
+            case Judged():
+                self._judged += 1
             case Ended():
-                self._close()
+                self._close(event.name)
             case _:
                 pass
+        self._head()
 
-    def _close(self) -> None:
-        if self._current is not None:
-            self._bars.remove_task(self._current)
-            self._current = None
+    def _plan(self, event: Planned) -> None:
+        """Draw a bar, which a second pass takes over from the first."""
+        name = event.name.removesuffix(", second pass")
+        self._planned += event.nbytes
+        self._close(name)
+        if len(self._open) < _MOST_BARS:
+            self._open[name] = self._bars.add_task(event.name, total=event.nbytes)
+
+    def _head(self) -> None:
+        if not self._found:
+            return
+        if self._census is None:
+            self._census = self._bars.add_task("", total=None)
+        workers = f", {self._workers} workers" if self._workers else ""
+        text = f"{self._judged:,} of {self._found:,} checkpoints{workers}"
+        self._bars.update(self._census, description=text, total=self._planned, completed=self._read)
+
+    def _close(self, name: str) -> None:
+        bar = self._open.pop(name, None)
+        if bar is not None:
+            self._bars.remove_task(bar)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.cli import options
+from engine.cli.listeners import listening
 from engine.cli.options import Format, parse_size
 from engine.cli.output import complain, printable, say
 from engine.cli.progress import progress
@@ -55,6 +58,10 @@ def scan(
     chunk_size: Annotated[str, typer.Option(help="How much one read asks for.", metavar="SIZE")] = "1MiB",
     memory: options.Memory = None,
     ranges: options.Ranges = RANGES,
+    ray: options.Ray = None,
+    per_gpu: options.PerGpu = 1,
+    task_seconds: options.TaskSeconds = None,
+    events: options.Events = None,
     form: options.As = Format.TABLE,
     quiet: options.Quiet = False,
 ) -> None:
@@ -73,18 +80,23 @@ def scan(
         "memory_bytes": parse_size(memory, "--memory"),
     }
     common: dict[str, Any] = {
-        "workers": workers,
         "include": include or (),
         "exclude": exclude or (),
         "ranges": ranges,
         **sizes,
     }
     if dry_run:
-        _dry_run(uris, form, common)
+        _dry_run(uris, form, {**common, "workers": workers, "ray": ray})
         return
     common |= {"warehouse": warehouse, "name": name, "exact": exact, "force": force}
-    with reading_ahead(uris):
-        reports, failures = _scan_all(uris, common, quiet=quiet)
+    from engine.execution.choose import choose_executor
+
+    with ExitStack() as stack:
+        stack.enter_context(reading_ahead(uris))
+        listener = stack.enter_context(listening(events, quiet=quiet))
+        runs = partial(choose_executor, ray, workers, per_gpu=per_gpu, task_seconds=task_seconds)
+        executor = stack.enter_context(runs(listener=listener))
+        reports, failures = _scan_all(uris, {**common, "executor": executor, "listener": listener})
     _report(reports, failures, form if form is Format.JSON or not quiet else None, warehouse)
     if failures:
         raise typer.Exit(_FAILED)
@@ -102,27 +114,24 @@ def _report(reports: list[ScanReport], failures: list[Failure], form: Format | N
             sys.stderr.write(f"{len(failures)} of {len(reports) + len(failures)} could not be scanned\n")
 
 
-def _scan_all(
-    uris: list[str], common: dict[str, Any], *, quiet: bool
-) -> tuple[list[ScanReport], list[Failure]]:
+def _scan_all(uris: list[str], common: dict[str, Any]) -> tuple[list[ScanReport], list[Failure]]:
     """Scan one after the other; of several, a bad one does not stop the rest."""
     from engine.verbs.scan import scan as run
 
     reports, failures = [], []
-    with progress(quiet=quiet) as listener:
-        for uri in uris:
-            try:
-                reports.append(run(uri, listener=listener, **common))
-            except KeyboardInterrupt as stop:
-                message = "interrupted; what was counted is kept, and the same command goes on with it"
-                raise Interruption(message) from stop
-            except WarehouseError:
+    for uri in uris:
+        try:
+            reports.append(run(uri, **common))
+        except KeyboardInterrupt as stop:
+            message = "interrupted; what was counted is kept, and the same command goes on with it"
+            raise Interruption(message) from stop
+        except WarehouseError:
+            raise
+        except GaussmeterError as error:
+            if len(uris) == 1:
                 raise
-            except GaussmeterError as error:
-                if len(uris) == 1:
-                    raise
-                failures.append((uri, error))
-                complain(str(error))
+            failures.append((uri, error))
+            complain(str(error))
     return reports, failures
 
 

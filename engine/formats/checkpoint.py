@@ -39,13 +39,14 @@ class _Content:
     faults: tuple[Fault, ...] = ()
 
 
-def open_checkpoint(uri: str) -> Checkpoint:
+def open_checkpoint(uri: str, place: Place | None = None) -> Checkpoint:
     """Read the headers of a checkpoint.
 
     Args:
         uri: a file (safetensors, torch, a zipped Zarr store), an index of them, or a folder with any of
             these, with a Zarr group or with a distributed checkpoint; a path, or an address of the Hub
             (`hf://`), of a bucket (`s3://`, `gs://`, `az://`) or of a web server (`https://`).
+        place: where that leads, if it was found out before.
 
     Returns:
         its description; contradictions between index and shards are in `faults`.
@@ -55,7 +56,7 @@ def open_checkpoint(uri: str) -> Checkpoint:
         FormatError: a file is damaged.
         TaskError: the store does not answer.
     """
-    place = locate(uri)
+    place = place or locate(uri)
     found = discover(place)
     content = _read(place, found)
     _check_tensors(content.tensors, place.uri)

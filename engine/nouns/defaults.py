@@ -10,3 +10,6 @@ MAX_MAGNITUDE = 1e5
 
 RANGES = 8
 """Requests at once for a distant checkpoint."""
+
+AHEAD = 8
+"""Checkpoints that a census opens before their turn."""

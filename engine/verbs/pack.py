@@ -238,7 +238,7 @@ class _Pack:
         written = 0
         try:
             for outcome in self._executor.run(body, tasks):
-                self._listener(TaskDone(outcome.key, outcome.nbytes))
+                self._listener(TaskDone(outcome.key, outcome.nbytes, name))
                 for ordinal, checksums in fold.add(outcome.parts):
                     self._writer.mark(ordinal, tensors[ordinal], _digest(checksums))
                     written += tensors[ordinal].nbytes

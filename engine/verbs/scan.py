@@ -11,15 +11,16 @@ from pathlib import Path
 from engine.errors import TaskError
 from engine.execution.choose import choose_executor
 from engine.execution.drive import drive
-from engine.execution.executor import Executor
+from engine.execution.executor import Done, Executor, Failed
 from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.nouns.defaults import RANGES, WAREHOUSE
 from engine.nouns.events import Listener, ignore
-from engine.nouns.records import Checkpoint
+from engine.nouns.records import Checkpoint, Task
 from engine.plan import BLOCK_BYTES, Limits, Plan, Selection, plan_scan
 from engine.tasks.count import CountBody
 from engine.verbs.limits import limits_of
-from engine.verbs.scan_job import ScanJob
+from engine.verbs.scan_job import Counted, ScanJob
+from engine.verbs.scribe import Scribe
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import begin
 
@@ -146,8 +147,9 @@ def scan_checkpoint(
         standing = begin(connection, checkpoint, name=name or checkpoint.name, spec=spec, force=force)
     nbytes_read = 0
     if not standing.complete:
-        job = ScanJob(checkpoint, store, standing, exact=exact, limits=limits, listener=listener)
-        _run(job, plan_scan(checkpoint, selection, limits, job.covered()), executor)
+        job = ScanJob(checkpoint, standing, exact=exact, limits=limits, listener=listener)
+        plan = plan_scan(checkpoint, selection, limits, job.covered())
+        _run(job, plan, executor, Scribe(store, listener))
         nbytes_read = job.nbytes_read
     return ScanReport(
         subject_id=standing.subject_id,
@@ -162,17 +164,48 @@ def scan_checkpoint(
     )
 
 
-def _run(job: ScanJob, plan: Plan, executor: Executor) -> None:
+def _run(job: ScanJob, plan: Plan, executor: Executor, scribe: Scribe) -> None:
     job.begin(plan)
-    if job.ended():
+    feed = _Alone(job, scribe)
+    if feed.ended():
         return
     try:
         with executor.open(CountBody) as pool:
-            drive(pool, job)
+            drive(pool, feed)
     except (TaskError, KeyboardInterrupt) as error:
-        if not job.ended():
-            job.stop(error)
+        if not job.over:
+            scribe.stop(job, error)
         raise
+
+
+class _Alone:
+    """The feed of one job; see `engine.execution.drive.Feed`."""
+
+    def __init__(self, job: ScanJob, scribe: Scribe) -> None:
+        self._job, self._scribe = job, scribe
+        if job.complete:
+            self._write()
+
+    def take(self) -> Task | None:
+        return self._job.take()
+
+    def add(self, ended: Done[Counted] | Failed) -> None:
+        if isinstance(ended, Failed):
+            self._scribe.fail(self._job, ended)
+            raise ended.error
+        self._job.add(ended)
+        if self._job.complete or self._scribe.is_due([self._job]):
+            self._write()
+
+    def ended(self) -> bool:
+        return self._job.over
+
+    def wait(self, seconds: float) -> None:
+        raise AssertionError("a job that is not over has a task, or one under way")
+
+    def _write(self) -> None:
+        for _, error in self._scribe.write([self._job]):
+            raise error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,55 +1,53 @@
-"""One checkpoint from plan to finished subject: hand out tasks, fold, summarise, write."""
+"""One checkpoint from plan to rows: hand out tasks, fold, summarise."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping
 
-from engine.errors import FormatError, TaskError
-from engine.execution.executor import Done, Failed
+from engine.errors import TaskError
+from engine.execution.executor import Done
 from engine.execution.fold import Fold, Partial
-from engine.nouns.events import Ended, Listener, Planned, TaskDone, TaskFailed
+from engine.nouns.events import Ended, Listener, Planned, TaskDone
 from engine.nouns.records import Checkpoint, Outcome, Span, Task
 from engine.plan import Limits, Plan, plan_refine
 from engine.sketch import Sketch, combine, empty
 from engine.statistics.refinement import Refinement, combine_refinements
 from engine.statistics.summary import codes_to_refine, summarise
 from engine.warehouse.ingest import Finished, write_partials, write_tensors
-from engine.warehouse.store import Warehouse
-from engine.warehouse.subjects import Standing, discard, finish, is_there
-
-FLUSH_SECONDS = 2.0
-"""A crash costs at most the work of this long, and of the tasks that were running."""
-FLUSH_BINS = 1_000_000
-"""Finished tensors wait in memory until their bins are this many, at the most."""
+from engine.warehouse.rows import Connection
+from engine.warehouse.subjects import Standing, finish, is_there
 
 Counted = Outcome[Sketch] | Outcome[Refinement]
 
 
 class ScanJob:
-    """Scans what is missing of one subject; a feed for `engine.execution.drive`.
+    """Scans what is missing of one subject. `Scribe` brings its rows into the warehouse.
 
     Args:
         checkpoint: what to scan.
-        store: where the rows go.
         standing: what is there already.
         exact: whether 32-bit floats get a second pass.
         limits: for the plan of the second pass.
         listener: told what happens.
+
+    Attributes:
+        bins: how many wait to be written.
+        complete: whether everything is counted, so that the next writing is the last.
+        over: whether everything is in the warehouse, or nothing more will be.
+        nbytes_read: bytes that were read.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        store: Warehouse,
         standing: Standing,
         *,
         exact: bool,
         limits: Limits,
         listener: Listener,
     ) -> None:
-        self.checkpoint, self._store, self.standing = checkpoint, store, standing
+        self.checkpoint, self.standing = checkpoint, standing
         self._exact, self._limits, self._listener = exact, limits, listener
         self._elements = {i: t.elements for i, t in enumerate(checkpoint.tensors)}
         self._fold = Fold(self._elements, combine, standing.partials)
@@ -57,11 +55,12 @@ class ScanJob:
         self._awaiting: dict[int, Sketch] = {}  # read once, to be refined
         self._kept: set[int] = set()  # those of them that are in the warehouse
         self._finished: list[Finished] = []
-        self._flushed = time.monotonic()
         self._queue: deque[Task] = deque()
         self._under_way = 0
         self._first_pass = True
-        self._over = False
+        self._removed = False
+        self.bins = 0
+        self.complete = self.over = False
         self.nbytes_read = 0
 
     def covered(self) -> dict[int, tuple[Span, ...]]:
@@ -82,31 +81,14 @@ class ScanJob:
         self._go_on()
 
     def take(self) -> Task | None:
-        """Hand out the next task in file order; see `Feed`."""
+        """The next task in file order; None if there is none now."""
         if not self._queue:
             return None
         self._under_way += 1
         return self._queue.popleft()
 
-    def ended(self) -> bool:
-        """Whether everything is in the warehouse, or nothing more will be; see `Feed`."""
-        return self._over
-
-    def wait(self, seconds: float) -> None:
-        """Never called: while a job has not ended, some task of it is under way; see `Feed`."""
-        raise AssertionError("a job has no task, and none under way")
-
-    def add(self, ended: Done[Counted] | Failed) -> None:
-        """Fold what a task found; see `Feed`.
-
-        Raises:
-            FormatError: the files changed meanwhile; the subject was discarded.
-            TaskError: something failed; what was done is kept for the next scan.
-        """
-        if isinstance(ended, Failed):
-            self._listener(TaskFailed(ended.task.key, self.checkpoint.name, str(ended.error)))
-            self.stop(ended.error)
-            raise ended.error
+    def add(self, ended: Done[Counted]) -> None:
+        """Fold what a task found."""
         self._under_way -= 1
         self.nbytes_read += ended.outcome.nbytes
         name, outcome = self.checkpoint.name, ended.outcome
@@ -118,35 +100,47 @@ class ScanJob:
             else:
                 for ordinal, refinement in self._refined.add([part]):
                     self._finish(ordinal, self._awaiting.pop(ordinal), refinement)
-        self._flush_if_due()
         self._go_on()
 
-    def stop(self, error: BaseException) -> None:
-        """End before the end: keep what is known, unless it is of files that are no longer there."""
-        self._over = True
+    def write(self, connection: Connection) -> None:
+        """Write everything known, the rows of finished tensors and the state of the others."""
+        subject_id = self.standing.subject_id
+        self._removed = not is_there(connection, subject_id)
+        if self._removed:
+            return
+        write_tensors(connection, subject_id, self._finished)
+        write_partials(connection, subject_id, self._unfinished(), keep=self._kept)
+        if self.complete:
+            finish(connection, subject_id)
+
+    def written(self) -> None:
+        """What was written is safe.
+
+        Raises:
+            TaskError: it was not written, because the subject is no longer there.
+        """
+        number = self.standing.subject_id
+        if self._removed:
+            raise TaskError(f"subject {number} was removed by another process during the scan")
+        self._finished, self.bins = [], 0
+        self._kept |= self._awaiting.keys()
+        if self.complete:
+            self.end()
+
+    def end(self) -> None:
+        """There is nothing more to do, or nobody will do it."""
+        self.over = True
         self._queue.clear()
-        try:
-            if isinstance(error, FormatError):
-                with self._store.writing() as connection:
-                    discard(connection, self.standing.subject_id)
-            elif isinstance(error, (TaskError, KeyboardInterrupt)):
-                self._flush()
-        finally:
-            self._listener(Ended(self.checkpoint.name))
+        self._listener(Ended(self.checkpoint.name))
 
     def _go_on(self) -> None:
-        """Begin the second pass, or end, when nothing is left of what was begun."""
+        """Begin the second pass, when nothing is left of the first; and so on."""
         if self._queue or self._under_way:
             return
         if self._first_pass:
             self._first_pass = False
             self._begin_second_pass()
-        if not self._queue:
-            self._over = True
-            try:
-                self._flush(last=True)
-            finally:
-                self._listener(Ended(self.checkpoint.name))
+        self.complete = not self._queue
 
     def _begin_second_pass(self) -> None:
         codes = {i: codes_to_refine(sketch) for i, sketch in self._awaiting.items()}
@@ -177,26 +171,7 @@ class ScanJob:
     def _finish(self, ordinal: int, sketch: Sketch, refinement: Refinement | None = None) -> None:
         info = self.checkpoint.tensors[ordinal]
         self._finished.append(Finished(ordinal, info, sketch, summarise(sketch, refinement)))
-
-    def _flush_if_due(self) -> None:
-        bins = sum(len(f.sketch.codes) for f in self._finished if f.sketch is not None)
-        if time.monotonic() - self._flushed > FLUSH_SECONDS or bins > FLUSH_BINS:
-            self._flush()
-
-    def _flush(self, *, last: bool = False) -> None:
-        """Write everything known, the rows of finished tensors and the state of the others, at once."""
-        subject_id = self.standing.subject_id
-        with self._store.writing() as connection:
-            if not is_there(connection, subject_id):
-                message = f"subject {subject_id} was removed by another process during the scan"
-                raise TaskError(message, file=str(self._store.path))
-            write_tensors(connection, subject_id, self._finished)
-            write_partials(connection, subject_id, self._unfinished(), keep=self._kept)
-            if last:
-                finish(connection, subject_id)
-        self._finished = []
-        self._kept |= self._awaiting.keys()
-        self._flushed = time.monotonic()
+        self.bins += len(sketch.codes)
 
     def _unfinished(self) -> Mapping[int, Partial[Sketch]]:
         new = self._awaiting.keys() - self._kept

@@ -16,7 +16,7 @@ from engine.warehouse.rows import Connection, all_rows, first_row, one_value
 
 Spec = Mapping[str, object]
 
-_NOW = "current_timestamp AT TIME ZONE 'UTC'"
+NOW = "current_timestamp AT TIME ZONE 'UTC'"
 _IDENTITY = "uri = ? AND fingerprint = ? AND kind = ? AND spec::VARCHAR = ?"
 
 
@@ -75,7 +75,7 @@ def begin(connection: Connection, checkpoint: Checkpoint, *, name: str, spec: Sp
     subject_id = one_value(
         connection,
         "INSERT INTO subjects SELECT nextval('subject_numbers'), "
-        f"?, 'checkpoint', ?, ?, ?, ?, [], ?, ?, ?, ?, {_NOW}, NULL, 'running' "
+        f"?, 'checkpoint', ?, ?, ?, ?, [], ?, ?, ?, ?, {NOW}, NULL, 'running' "
         "RETURNING subject_id",
         [name, checkpoint.uri, checkpoint.revision, checkpoint.fingerprint, checkpoint.format,
          canonical(spec), __version__, len(checkpoint.files), checkpoint.nbytes],
@@ -124,7 +124,7 @@ def finish(connection: Connection, subject_id: int) -> None:
     """Mark a subject complete, and drop older ones that a forced scan has replaced."""
     connection.execute("DELETE FROM partials WHERE subject_id = ?", [subject_id])
     connection.execute(
-        f"UPDATE subjects SET status = 'complete', finished_at = {_NOW} "
+        f"UPDATE subjects SET status = 'complete', finished_at = {NOW} "
         "WHERE subject_id = ? AND status = 'running'",
         [subject_id],
     )

@@ -13,7 +13,7 @@ import pytest
 import engine
 from engine.errors import FormatError, TaskError, WarehouseBusyError
 from engine.nouns.events import Waiting
-from engine.verbs import scan_job
+from engine.verbs import scribe
 from engine.warehouse.store import Warehouse
 from tests.builders import write_tensors
 from tests.integration.helpers import (
@@ -49,9 +49,9 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from engine.cli import app
-from engine.verbs import scan_job
+from engine.verbs import scribe
 
-scan_job.FLUSH_SECONDS = -1.0
+scribe.FLUSH_SECONDS = -1.0
 go = Path(sys.argv.pop(1))
 Path(f"{go}-{sys.argv.pop(1)}").touch()
 while not go.exists():
@@ -170,7 +170,7 @@ def test_two_processes_may_make_one_warehouse_at_once(tmp_path):
 
 def test_a_second_scan_of_the_same_checkpoint_while_the_first_is_under_way(tmp_path, monkeypatch):
     """The same, at a known moment: the other one finishes first, and the first adds nothing to it."""
-    monkeypatch.setattr(scan_job, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(scribe, "FLUSH_SECONDS", -1.0)
     warehouse, path = made(tmp_path / "w.duckdb"), write_model(tmp_path, "m", 0)
     other: list = []
 
@@ -186,7 +186,7 @@ def test_a_second_scan_of_the_same_checkpoint_while_the_first_is_under_way(tmp_p
 
 
 def test_a_forced_scan_while_another_is_under_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(scan_job, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(scribe, "FLUSH_SECONDS", -1.0)
     warehouse, path = made(tmp_path / "w.duckdb"), write_model(tmp_path, "m", 0)
 
     def meanwhile() -> None:
@@ -204,7 +204,7 @@ def test_a_forced_scan_while_another_is_under_way(tmp_path, monkeypatch):
 def test_a_scan_that_fails_does_not_touch_a_subject_that_was_given_its_number(tmp_path, monkeypatch):
     # Two scans of one file that changes: the first to notice discards the subject, and if somebody else's checkpoint
     # got its number, the second would discard that, finished as it is.
-    monkeypatch.setattr(scan_job, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(scribe, "FLUSH_SECONDS", -1.0)
     warehouse, path = made(tmp_path / "w.duckdb"), write_model(tmp_path, "changing", 0, tensors=16)
     other = write_model(tmp_path, "other", 500)
 
@@ -347,7 +347,7 @@ def test_two_writers_of_one_process_wait_for_each_other(tmp_path):
 
 
 def test_scans_in_two_threads_do_not_mix(tmp_path, monkeypatch):
-    monkeypatch.setattr(scan_job, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(scribe, "FLUSH_SECONDS", -1.0)
     warehouse = made(tmp_path / "w.duckdb")
     engine.scan(write_model(tmp_path, "first", 900), warehouse=warehouse)
     paths = [write_model(tmp_path, f"m{k}", 100 * k, tensors=6) for k in range(4)]
@@ -363,7 +363,7 @@ def test_scans_in_two_threads_do_not_mix(tmp_path, monkeypatch):
 
 
 def test_a_thread_can_ask_while_another_scans(tmp_path, monkeypatch):
-    monkeypatch.setattr(scan_job, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(scribe, "FLUSH_SECONDS", -1.0)
     warehouse = made(tmp_path / "w.duckdb")
     engine.scan(write_model(tmp_path, "first", 900), warehouse=warehouse)
     done = threading.Event()
@@ -388,7 +388,7 @@ def test_a_thread_can_ask_while_another_scans(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_listener_may_ask_the_warehouse(tmp_path, monkeypatch):
     """Between two transactions a scan does not hold it."""
-    monkeypatch.setattr(scan_job, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(scribe, "FLUSH_SECONDS", -1.0)
     warehouse, path = made(tmp_path / "w.duckdb"), write_model(tmp_path, "m", 0)
     counts: list[int] = []
 

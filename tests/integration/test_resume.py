@@ -14,7 +14,7 @@ import pytest
 import engine
 from engine.errors import FormatError, TaskError, WarehouseError
 from engine.storage.local import LocalReader
-from engine.verbs import scan_job
+from engine.verbs import scribe
 from tests.builders import Tensors, write_sharded, write_tensors
 from tests.integration.helpers import (
     Kept,
@@ -96,7 +96,7 @@ def exact_case(tmp_path_factory) -> Case:
 
 @pytest.fixture
 def every_task_flushes(monkeypatch) -> None:
-    monkeypatch.setattr(scan_job, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(scribe, "FLUSH_SECONDS", -1.0)
 
 
 def test_the_case_has_enough_tasks_to_be_killed_between(case, exact_case):
@@ -112,10 +112,10 @@ DRIVER = """
 import os, signal, sys
 import engine
 from engine.nouns.events import TaskDone
-from engine.verbs import scan_job
+from engine.verbs import scan_job, scribe
 
 path, warehouse, where, at, exact = sys.argv[1:]
-scan_job.FLUSH_SECONDS = 1e9 if where == "before any flush" else -1.0
+scribe.FLUSH_SECONDS = 1e9 if where == "before any flush" else -1.0
 seen = 0
 
 def count_down():
@@ -152,7 +152,7 @@ engine.scan(path, warehouse=warehouse, exact=exact == "True", workers=1, task_by
         ("after a flush", 6, 5),
         pytest.param("before any flush", 5, 0, marks=pytest.mark.slow),
         ("in a transaction", 4, 3),
-        ("in the last transaction", 1, None),
+        ("in the last transaction", 1, -1),  # which is that of the last task
     ],
 )
 def test_a_scan_killed_with_sigkill_goes_on(case, tmp_path, where, at, flushed):
@@ -248,8 +248,8 @@ def test_killed_again_and_again_with_other_tasks_each_time(case, tmp_path, every
 
 
 def test_it_writes_as_soon_as_many_bins_wait(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(scan_job, "FLUSH_BINS", 0)
-    monkeypatch.setattr(scan_job, "FLUSH_SECONDS", 1e9)
+    monkeypatch.setattr(scribe, "FLUSH_BINS", 0)
+    monkeypatch.setattr(scribe, "FLUSH_SECONDS", 1e9)
     warehouse = made(tmp_path / "w.duckdb")
     with pytest.raises(Killed):
         engine.scan(
@@ -278,7 +278,7 @@ def test_an_interrupt_keeps_what_was_done(case, tmp_path):
 # Left to itself, typer takes the KeyboardInterrupt and exits without a word.
 INTERRUPTED = """
 import contextlib, os, signal, sys
-from engine.cli import app, scanning
+from engine.cli import app, listeners
 from engine.nouns.events import TaskDone
 
 read = []
@@ -294,7 +294,7 @@ def listener(event):
 def progress(**options):
     yield listener
 
-scanning.progress = progress
+listeners.progress = progress
 app.main()
 """
 

@@ -1,0 +1,22 @@
+"""A place that may hold a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a source of checkpoints names.
+
+    Attributes:
+        uri: the place.
+        name: the subject's name; None for the usual one.
+        nbytes: how large its files are, if that is known without opening them.
+        skipped: why it is not to be opened.
+    """
+
+    uri: str
+    name: str | None = None
+    nbytes: int | None = None
+    skipped: str | None = None

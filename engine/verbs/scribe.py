@@ -1,0 +1,77 @@
+"""When jobs' rows are written, and how a job ends before its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from engine.errors import FormatError, TaskError
+from engine.execution.executor import Failed
+from engine.nouns.events import Listener, TaskFailed
+from engine.verbs.scan_job import ScanJob
+from engine.warehouse.store import Warehouse
+from engine.warehouse.subjects import discard
+
+FLUSH_SECONDS = 2.0
+"""A crash costs at most the work of this long, and of the tasks that were running."""
+FLUSH_BINS = 1_000_000
+"""Finished tensors wait in memory until their bins are this many, at the most."""
+
+
+class Scribe:
+    """Writes what jobs know, many in one transaction, because opening the warehouse is what takes time.
+
+    Args:
+        store: the warehouse.
+        listener: told what fails.
+    """
+
+    def __init__(self, store: Warehouse, listener: Listener) -> None:
+        self._store, self._listener = store, listener
+        self._written = time.monotonic()
+
+    def is_due(self, jobs: Iterable[ScanJob]) -> bool:
+        """Whether what jobs have should be written now."""
+        return time.monotonic() - self._written > FLUSH_SECONDS or sum(j.bins for j in jobs) > FLUSH_BINS
+
+    def write(self, jobs: Sequence[ScanJob]) -> list[tuple[ScanJob, TaskError]]:
+        """Write everything that jobs know, at once.
+
+        Returns:
+            those that could not be written, because somebody else removed their subject.
+        """
+        if not jobs:
+            return []
+        with self._store.writing() as connection:
+            for job in jobs:
+                job.write(connection)
+        self._written = time.monotonic()
+        failed = []
+        for job in jobs:
+            try:
+                job.written()
+            except TaskError as error:
+                failed.append((job, TaskError(error.message, file=str(self._store.path))))
+        return failed
+
+    def stop(self, job: ScanJob, error: BaseException) -> None:
+        """End a job before its end: keep what it knows, unless it is of files that have changed.
+
+        Raises:
+            TaskError: its subject was removed meanwhile.
+        """
+        try:
+            if isinstance(error, FormatError):
+                with self._store.writing() as connection:
+                    discard(connection, job.standing.subject_id)
+            elif isinstance(error, (TaskError, KeyboardInterrupt)):
+                for _, failure in self.write([job]):
+                    raise failure
+        finally:
+            if not job.over:
+                job.end()
+
+    def fail(self, job: ScanJob, failed: Failed) -> None:
+        """End a job of which a task failed; see `stop`."""
+        self._listener(TaskFailed(failed.task.key, job.checkpoint.name, str(failed.error)))
+        self.stop(job, failed.error)
