@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +9,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import ConfigError
-
-_UNITS = {
-    "": 1, "B": 1,
-    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
-}  # fmt: skip
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+from engine.nouns import sizes
 
 
 class Format(StrEnum):
@@ -83,10 +76,10 @@ def parse_size(text: str | None, option: str) -> int | None:
     """
     if text is None:
         return None
-    match = _SIZE.fullmatch(text)
-    if not match or match[2].upper() not in _UNITS:
-        raise ConfigError(f"{option} takes a size such as 500MB or 256MiB, not {text!r}")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    try:
+        return sizes.parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} takes a size such as 500MB or 256MiB, not {text!r}") from error
 
 
 def parse_parameters(words: list[str] | None) -> dict[str, str | int | float | None]:

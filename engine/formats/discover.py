@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from engine.errors import ConfigError, FormatError
@@ -15,7 +16,7 @@ INDEX = ".index.json"
 TORCH_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
 _BESIDE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state).*")
 """What training programs write beside the weights in files that look the same."""
-_SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)$")
+SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)$")
 _USUAL = (
     "model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin",
     ROOT, METADATA, "adapter_model.safetensors", "adapter_model.bin",
@@ -36,6 +37,23 @@ class Found:
     format: str
     index: str | None = None
     files: tuple[str, ...] = ()
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file is weights, or an index of them, as far as its name tells."""
+    lower = name.lower()
+    known = _by_name(name) is not None or lower.endswith((*TORCH_SUFFIXES, ".zarr.zip"))
+    return known and not name.startswith(".") and not _BESIDE.match(name)
+
+
+def looks_like_checkpoint(names: Iterable[str]) -> bool:
+    """Whether files that lie side by side are a checkpoint, as far as their names tell."""
+    return any((is_weights(n) and not n.endswith(".zarr.zip")) or n == METADATA for n in names)
+
+
+def owns_what_is_below(names: Container[str]) -> bool:
+    """Whether the folders below such files belong to the same checkpoint."""
+    return ROOT in names or METADATA in names
 
 
 def discover(place: Place) -> Found:
@@ -131,7 +149,7 @@ def _check_all_shards(folder: Folder, files: tuple[str, ...]) -> None:
     """Without an index the numbers in the shards' names tell whether all are there."""
     seen: dict[tuple[str, int, str], set[int]] = {}
     for file in files:
-        if match := _SHARD.match(file):
+        if match := SHARD.match(file):
             key = match["stem"], int(match["count"]), match["suffix"]
             seen.setdefault(key, set()).add(int(match["number"]))
     for (stem, count, suffix), numbers in seen.items():

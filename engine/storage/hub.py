@@ -105,6 +105,23 @@ def look_up(address: HubAddress) -> Repository:
     return Repository(commit, _repeated(ask_tree, address, 1))  # the library repeats this one by itself
 
 
+def list_models(owner: str) -> list[str]:
+    """Names of the models of an organisation or a user, the last modified first.
+
+    Raises:
+        ConfigError: there is no such name.
+        TaskError: the Hub does not answer.
+    """
+    api, address = _api(), HubAddress(owner, "", "")
+    if "/" in owner or not owner.strip():
+        raise ConfigError("is no organisation of the Hub", file=str(address))
+
+    def ask() -> list[str]:
+        return [model.id for model in api.list_models(author=owner, sort="last_modified")]
+
+    return _repeated(ask, address, ATTEMPTS)
+
+
 def open_hub_file(uri: str) -> RemoteReader:
     """Open a file of the Hub by its pinned address."""
     address = parse_address(uri)

@@ -1,0 +1,1 @@
+"""Configuration files: strict, and with all their faults told at once."""

@@ -1,0 +1,154 @@
+"""From a YAML file to a frozen model, or to one error that names every fault of it.
+
+An unknown key is a fault, and the nearest known one is named; so is a key that is there twice, which YAML
+libraries pass over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engine.errors import ConfigError
+
+MOST_BYTES = 10 << 20
+_MOST_DEPTH = 50
+
+
+class Strict(BaseModel):
+    """A part of a configuration: no other keys, no guesses at types, and never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Model = TypeVar("Model", bound=Strict)
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads plain data; no anchors, with which a short file can stand for gigabytes, and no key twice."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: Any, index: int) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases are not read", problem_mark=self.peek_event().start_mark
+            )
+        self._depth += 1
+        if self._depth > _MOST_DEPTH:
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem=f"more than {_MOST_DEPTH} levels", problem_mark=mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem="'<<' is not read", problem_mark=key.start_mark)
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name is not None and name in seen:
+                raise yaml.MarkedYAMLError(problem=f"{name!r} is there twice", problem_mark=key.start_mark)
+            seen.add(name)
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
+
+
+def load(path: str | Path, model: type[Model]) -> Model:
+    """Read a configuration file.
+
+    Args:
+        path: the file.
+        model: what it must be.
+
+    Raises:
+        ConfigError: it cannot be read, or is something else; with every fault on a line of its own.
+    """
+    return validate(read_yaml(path), model, str(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read plain data; errors as for `load`."""
+    try:
+        with Path(path).open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    if len(raw) > MOST_BYTES:
+        raise ConfigError(f"is no configuration: larger than {MOST_BYTES:,} bytes", file=str(path))
+    try:
+        loader = _Loader(raw.decode("utf-8"))
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except UnicodeDecodeError as error:
+        raise ConfigError("is no text in UTF-8", file=str(path)) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{where}{error.problem or error.context}", file=str(path)) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"is no YAML: {' '.join(str(error).split())}", file=str(path)) from error
+
+
+def validate(data: Any, model: type[Model], file: str) -> Model:
+    """Make a model of plain data; errors as for `load`."""
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        raise ConfigError(f"expected keys and values, found {found}", file=file)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        faults = list(dict.fromkeys(_faults(error, model)))
+        if len(faults) == 1:
+            raise ConfigError(faults[0], file=file) from error
+        raise ConfigError("\n  ".join([f"has {len(faults)} faults:", *faults]), file=file) from error
+
+
+def _faults(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    for fault in error.errors(include_url=False):
+        place = [part for part in fault["loc"] if not _is_branch(part)]
+        where = ".".join(map(str, place)) or "the file"
+        found = "" if isinstance(fault["input"], (dict, list)) else f", found {fault['input']!r}"
+        if fault["type"] == "extra_forbidden":
+            near = get_close_matches(str(place[-1]), _keys(model, place[:-1]), 1, 0.5)
+            yield f"{where}: there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
+        elif fault["type"] == "missing":
+            yield f"{where}: is missing"
+        elif fault["type"] == "value_error":
+            yield f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+        else:
+            message = fault["msg"][0].lower() + fault["msg"][1:]
+            yield f"{where}: {message.replace('input should be', 'expected')}{found}"
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a part of a place is pydantic's name for one of several types."""
+    return isinstance(part, str) and (part[:1].isupper() or part in ("str", "int", "float") or "[" in part)
+
+
+def _keys(model: type[BaseModel], place: list[int | str]) -> list[str]:
+    """The keys that are known at a place."""
+    models = [model]
+    for part in place:
+        if isinstance(part, str):
+            fields = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+            models = [m for field in fields for m in _models(field)]
+    return [name for m in models for name in m.model_fields]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
