@@ -1,0 +1,110 @@
+"""The commands that let results leave a warehouse, and come into another."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli import options
+from engine.cli.options import Format
+from engine.cli.output import complain, printable, say
+from engine.cli.progress import progress
+from engine.cli.render import nbytes
+from engine.errors import ConfigError, Interruption
+from engine.nouns.defaults import WAREHOUSE
+
+if TYPE_CHECKING:
+    from engine.verbs.export import Exported
+    from engine.verbs.import_ import Imported
+
+_FAILED = 3
+_WORDS = ("exported", "imported", "unchanged", "skipped", "refused")
+
+
+def export(
+    out: Annotated[str, typer.Option("--out", "-o", metavar="OUT", help="A directory, or s3://...")],
+    subjects: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SUBJECT]...", help="A number, a name, a place, or the beginning of a name."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every complete subject.")] = False,
+    warehouse: options.Warehouse = Path(WAREHOUSE),
+    form: options.As = Format.TABLE,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write subjects as Parquet files, a folder each.
+
+    What is there already and has not changed is not written again.
+    """
+    from engine.verbs.export import export as run
+
+    _check(form, "export")
+    if everything == bool(subjects):
+        raise ConfigError("which subjects? name them, or give --all")
+    with progress(quiet=quiet) as listener:
+        try:
+            report = run(None if everything else subjects, out, warehouse=warehouse, listener=listener)
+        except KeyboardInterrupt as stop:
+            message = "interrupted; what was exported is kept, and the same command goes on with it"
+            raise Interruption(message) from stop
+    if form is Format.JSON:
+        say(json.dumps({**asdict(report), "nbytes_written": report.nbytes_written}, indent=1) + "\n")
+        return
+    if quiet:
+        return
+    for entry in report.subjects:
+        if entry.status == "skipped":
+            say(printable(f"not exported: {entry.subject}: {entry.reason}") + "\n")
+    wrote = f"{nbytes(report.nbytes_written)} in {report.seconds:.2f} s"
+    say(f"{printable(report.out)}: {_counts(report.subjects)}; wrote {wrote}\n")
+
+
+def import_(
+    uri: Annotated[str, typer.Argument(metavar="DIR", help="What export has written to, or s3://...")],
+    warehouse: options.Warehouse = Path(WAREHOUSE),
+    form: options.As = Format.TABLE,
+    quiet: options.Quiet = False,
+) -> None:
+    """Take the subjects of an export into this warehouse.
+
+    A subject that cannot be taken in is reported and does not stop the others; the exit code is then 3.
+    """
+    from engine.verbs.import_ import import_ as run
+
+    _check(form, "import")
+    with progress(quiet=quiet) as listener:
+        try:
+            report = run(uri, warehouse=warehouse, listener=listener)
+        except KeyboardInterrupt as stop:
+            message = "interrupted; what was imported is kept, and the same command goes on with it"
+            raise Interruption(message) from stop
+    if form is Format.JSON:
+        say(json.dumps(asdict(report), indent=1) + "\n")
+    elif not quiet:
+        for entry in report.subjects:
+            if entry.status == "imported" and entry.reason:
+                say(printable(f"imported {entry.subject} {entry.reason}") + "\n")
+        where = f"in {report.seconds:.2f} s, into {printable(str(warehouse))}"
+        say(f"{printable(report.uri)}: {_counts(report.subjects)} {where}\n")
+    for entry in report.subjects:
+        if entry.status == "refused":
+            complain(entry.reason)
+    if not report.complete:
+        raise typer.Exit(_FAILED)
+
+
+def _check(form: Format, command: str) -> None:
+    if form not in (Format.TABLE, Format.JSON):
+        raise ConfigError(f"{command} prints table or json, not {form}")
+
+
+def _counts(entries: tuple[Exported, ...] | tuple[Imported, ...]) -> str:
+    counts = Counter(entry.status for entry in entries)
+    total = len(entries)
+    parts = ", ".join(f"{counts[word]:,} {word}" for word in _WORDS if counts[word]) or "none exported"
+    return f"{total:,} subject{'s' * (total != 1)}, {parts}"

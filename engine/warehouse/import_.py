@@ -1,0 +1,302 @@
+"""From Parquet files into the warehouse, a subject in a transaction; nothing in them is believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from engine.errors import FormatError
+from engine.nouns.records import SourceFile
+from engine.version import __version__
+from engine.warehouse.exchange import (
+    SUBJECTS,
+    TABLES,
+    Manifest,
+    file_of,
+    identity_of,
+    parse_manifest,
+    parse_mark,
+)
+from engine.warehouse.parquet import batches, open_parquet
+from engine.warehouse.queries import named_queries
+from engine.warehouse.rows import Connection, all_rows, first_row, one_value
+from engine.warehouse.subjects import canonical, discard
+
+_KEPT = ("tensors", "filtered", "bins")  # the numbers of `tensor_stats` are worked out from these
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the files of a table must look like.
+
+    Attributes:
+        schema: columns with their types.
+        required: columns that are never NULL.
+        version: of the tables that this program knows.
+    """
+
+    schema: pa.Schema
+    required: frozenset[str]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A subject that is offered.
+
+    Attributes:
+        key: the name of its folders.
+        identity: what it is the same by everywhere.
+        row: its row in `subjects`.
+        manifest: what its export says of itself.
+        sources: the file of each table.
+    """
+
+    key: str
+    identity: str
+    row: dict[str, Any]
+    manifest: Manifest
+    sources: dict[str, SourceFile]
+
+    @property
+    def finished_at(self) -> datetime:
+        """When it was counted."""
+        at: datetime = self.row["finished_at"]
+        return at
+
+
+def shapes(connection: Connection) -> dict[str, Shape]:
+    """What files must look like that are to go into this warehouse."""
+    version = one_value(connection, "SELECT max(version) FROM schema_migrations")
+    found = {}
+    for table in (*_KEPT, SUBJECTS):
+        query = named_queries("verbs")["export_subject" if table == SUBJECTS else f"export_{table}"]
+        schema = (
+            connection.sql(query.sql, params={**query.defaults, "subject_id": -1}).to_arrow_table().schema
+        )
+        rows = all_rows(
+            connection,
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = ? AND NOT is_nullable",
+            [table],
+        )
+        found[table] = Shape(schema, frozenset(row[0] for row in rows) | {"ordinal", "finished_at"}, version)
+    return found
+
+
+def read_incoming(key: str, files: Mapping[str, SourceFile], expected: Mapping[str, Shape]) -> Incoming:
+    """Read what an export says of a subject, and whether its files are there.
+
+    Args:
+        key: the name of its folders.
+        files: what is there, by path.
+        expected: from `shapes`.
+
+    Raises:
+        FormatError: it is incomplete, damaged, foreign or newer.
+    """
+    path = file_of(SUBJECTS, key)
+    if path not in files:
+        raise FormatError(f"has no {path}: its export was interrupted; export it again", file=key)
+    source = files[path]
+    with open_parquet(source) as file:
+        mark = parse_mark(file.metadata.metadata, source.uri)
+        manifest = parse_manifest(mark, source.uri)
+        shape = expected[SUBJECTS]
+        if manifest.schema > shape.version:
+            raise FormatError(
+                f"has schema {manifest.schema}, this gaussmeter ({__version__}) knows up to {shape.version}: "
+                "use a newer one",
+                file=source.uri,
+            )
+        _check_rows(file, 1, source.uri)
+        columns = _columns(file, shape, manifest, source.uri)
+        (row,) = [row for batch in _sound(file, columns, shape, source.uri) for row in batch.to_pylist()]
+    identity = identity_of(row["uri"], row["fingerprint"], row["kind"], _spec(row["spec"], source.uri))
+    if key.rpartition("@")[2] != identity:
+        raise FormatError(f"is of the subject {identity}, but lies in the folder of {key}", file=source.uri)
+    return Incoming(key, identity, row, manifest, _sources(key, files, manifest))
+
+
+def _spec(text: str, file: str) -> str:
+    try:
+        spec = json.loads(text)
+        if isinstance(spec, dict) and canonical(spec) == text:
+            return text
+    except (ValueError, RecursionError) as error:
+        raise FormatError("has a spec that is no JSON", file=file) from error
+    raise FormatError("has a spec that this program would not have written", file=file)
+
+
+def _sources(key: str, files: Mapping[str, SourceFile], manifest: Manifest) -> dict[str, SourceFile]:
+    found = {}
+    for table in TABLES:
+        path, size = file_of(table, key), manifest.files[table].nbytes
+        if path not in files:
+            raise FormatError(f"has no {path}; export it again", file=key)
+        if files[path].size != size:
+            raise FormatError(
+                f"has {files[path].size:,} bytes, its manifest says {size:,}; export it again",
+                file=files[path].uri,
+            )
+        found[table] = files[path]
+    return found
+
+
+def find_known(connection: Connection, row: Mapping[str, Any], status: str) -> int | None:
+    """Number of the same subject, if it is here with this status."""
+    found = first_row(
+        connection,
+        "SELECT subject_id FROM subjects WHERE uri = ? AND fingerprint = ? AND kind = ? "
+        "AND spec::VARCHAR = ? AND status = ? ORDER BY subject_id DESC",
+        [row["uri"], row["fingerprint"], row["kind"], row["spec"], status],
+    )
+    return int(found[0]) if found else None
+
+
+def take_in(
+    connection: Connection, incoming: Incoming, expected: Mapping[str, Shape], parent_ids: Sequence[int]
+) -> int:
+    """Write the rows of a subject under new numbers, and look whether they agree with each other.
+
+    Args:
+        connection: in a transaction, which the caller undoes if this fails.
+        incoming: the subject.
+        expected: from `shapes`.
+        parent_ids: numbers of its parents here.
+
+    Returns:
+        its number.
+
+    Raises:
+        FormatError: a file is damaged or foreign, or its rows contradict each other.
+    """
+    interrupted = find_known(connection, incoming.row, "running")
+    if interrupted is not None:
+        discard(connection, interrupted)
+    row = {**incoming.row, "name": incoming.row["subject"], "parent_ids": list(parent_ids)}
+    del row["subject"]
+    subject_id = int(
+        one_value(
+            connection,
+            "INSERT INTO subjects BY NAME SELECT nextval('subject_numbers') AS subject_id, "
+            f"'complete' AS status, {', '.join(f'? AS {name}' for name in row)} RETURNING subject_id",
+            list(row.values()),
+        )
+    )
+    for table in _KEPT:
+        with open_parquet(incoming.sources[table]) as file:
+            _take_table(connection, file, table, incoming, expected[table], subject_id)
+    _check_sums(connection, subject_id, incoming.sources["bins"].uri)
+    return subject_id
+
+
+def _check_sums(connection: Connection, subject_id: int, uri: str) -> None:
+    edges = first_row(
+        connection,
+        "SELECT coalesce(min(tensor_id), 0), coalesce(max(tensor_id), 0) FROM tensors WHERE subject_id = ?",
+        [subject_id],
+    )
+    assert edges is not None
+    parameters = {"subject_id": subject_id, "first": edges[0], "last": edges[1]}
+    rows = connection.execute(named_queries("verbs")["import_check"].sql, parameters).fetchall()
+    for name, problem in rows:
+        raise FormatError(problem, file=uri, tensor=name)
+
+
+_NUMBERED = """
+INSERT INTO tensors BY NAME
+SELECT * EXCLUDE (subject), ?::INTEGER AS subject_id,
+    (SELECT coalesce(max(tensor_id), 0) FROM tensors) + row_number() OVER (ORDER BY ordinal) AS tensor_id
+FROM new_rows
+"""
+_BELONGING = """
+INSERT INTO {table} BY NAME
+SELECT new_rows.* EXCLUDE (ordinal), t.tensor_id
+FROM new_rows JOIN tensors t ON t.ordinal = new_rows.ordinal AND t.subject_id = ?::INTEGER
+"""
+
+
+def _take_table(
+    connection: Connection,
+    file: parquet.ParquetFile,
+    table: str,
+    incoming: Incoming,
+    shape: Shape,
+    subject_id: int,
+) -> None:
+    uri = incoming.sources[table].uri
+    if parse_mark(file.metadata.metadata, uri)["made_of"] != incoming.manifest.made_of:
+        raise FormatError("is of another export than its manifest; export it again", file=uri)
+    _check_rows(file, incoming.manifest.files[table].rows, uri)
+    columns = _columns(file, shape, incoming.manifest, uri)
+    if table != "tensors":
+        columns = [c for c in columns if c not in ("subject", "name", "coding")]
+    statement = _NUMBERED if table == "tensors" else _BELONGING.format(table=table)
+    taken = 0
+    for batch in _in_order(_sound(file, columns, shape, uri), uri):
+        once = pa.RecordBatchReader.from_batches(batch.schema, [batch])  # a table would live until the commit
+        connection.register("new_rows", once)
+        (count,) = connection.execute(statement, [subject_id]).fetchall()[0]
+        connection.unregister("new_rows")
+        taken += batch.num_rows
+        if count != batch.num_rows:
+            raise FormatError("has rows of tensors that are not in `tensors`, or are there twice", file=uri)
+    if taken != incoming.manifest.files[table].rows:
+        raise FormatError("has other rows than its footer says", file=uri)
+
+
+def _check_rows(file: parquet.ParquetFile, rows: int, uri: str) -> None:
+    if file.metadata.num_rows != rows:
+        raise FormatError(f"has {file.metadata.num_rows:,} rows, {rows:,} were expected", file=uri)
+
+
+def _columns(file: parquet.ParquetFile, shape: Shape, manifest: Manifest, uri: str) -> list[str]:
+    """The columns of a file; an older export may lack some."""
+    found = file.schema_arrow
+    for field in found:
+        index = shape.schema.get_field_index(field.name)
+        if index < 0 or found.names.count(field.name) > 1:
+            raise FormatError(f"has a column {field.name!r} that does not belong there", file=uri)
+        if field.type != shape.schema.field(index).type:
+            wanted = shape.schema.field(index).type
+            raise FormatError(f"has a column {field.name!r} of {field.type}, not {wanted}", file=uri)
+    must = (
+        shape.schema.names if manifest.schema == shape.version else shape.required & set(shape.schema.names)
+    )
+    missing = sorted(set(must) - set(found.names))
+    if missing:
+        raise FormatError(f"has no column {missing[0]!r}", file=uri)
+    return list(found.names)
+
+
+def _sound(
+    file: parquet.ParquetFile, columns: Sequence[str], shape: Shape, uri: str
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, in which nothing is missing that must be there."""
+    for batch in batches(file, columns):
+        for name in shape.required.intersection(columns):
+            if batch.column(name).null_count:
+                raise FormatError(f"has rows without {name!r}", file=uri)
+        yield batch
+
+
+def _in_order(rows: Iterator[pa.RecordBatch], uri: str) -> Iterator[pa.RecordBatch]:
+    """Refuse what is not sorted by tensor, and by code: nothing can then be there twice."""
+    last = -1
+    for batch in rows:
+        key = batch.column("ordinal").to_numpy().astype(np.int64)
+        has_code = "code" in batch.schema.names
+        if has_code:
+            key = (key << 16) | batch.column("code").to_numpy()
+        steps = np.diff(key, prepend=last)
+        if len(key) and (key[0] < 0 or steps.min() < (1 if has_code else 0)):
+            raise FormatError("is not in the order of its tensors and codes", file=uri)
+        last = int(key[-1]) if len(key) else last
+        yield batch

@@ -1,0 +1,2 @@
+-- What does each code stand for?
+SELECT * FROM codes ORDER BY coding, code;
