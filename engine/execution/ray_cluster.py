@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from engine.errors import ConfigError, TaskError
 from engine.execution.in_process import available_cores
@@ -16,11 +19,7 @@ from engine.execution.in_process import available_cores
 LOCAL = "local"
 AUTO = "auto"
 _STORE_BYTES = 256 << 20  # results are small, and are gone as soon as they were folded
-_PRIVATE = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # lets every server listen on loopback alone
-    "RAY_AUTH_MODE": "token",
-}
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,8 @@ class Resources:
 def connected(address: str, cores: int | None = None) -> Iterator[Resources]:
     """Have a cluster for the length of a block.
 
+    A process that has connected to a cluster by itself stays with that.
+
     Args:
         address: `local` starts one on loopback that ends with the block; `auto` joins the one that this
             machine belongs to, or that RAY_ADDRESS names; otherwise `host:port` of a cluster's head.
@@ -54,20 +55,103 @@ def connected(address: str, cores: int | None = None) -> Iterator[Resources]:
         ConfigError: there is no such cluster.
         TaskError: none could be started.
     """
-    private = {**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)} if address == LOCAL else {}
-    with _environment({"RAY_USAGE_STATS_ENABLED": "0", **private}):
+    with ExitStack() as stack:
+        stack.enter_context(_environment({"RAY_USAGE_STATS_ENABLED": "0"}))
         import ray
 
-        ours = not ray.is_initialized()
-        try:
-            if ours and address == LOCAL:
+        if not ray.is_initialized():
+            if address == LOCAL:
+                stack.enter_context(_with_a_token_of_its_own())
+                stack.enter_context(_on_loopback())
+                stack.callback(ray.shutdown)
                 _start(cores or available_cores())
-            elif ours:
-                _join(address)
-            yield _resources()
-        finally:
-            if ours:
-                ray.shutdown()
+            else:
+                host, port = _reachable(address)
+                if ip_address(host).is_loopback:
+                    stack.enter_context(_on_loopback())
+                stack.callback(ray.shutdown)
+                _join(f"{host}:{port}")
+            stack.enter_context(_quiet())
+        yield _resources()
+
+
+def _reachable(address: str) -> tuple[str, int]:
+    """Find a cluster's head, before Ray tries for minutes.
+
+    Returns:
+        its IP address and port.
+
+    Raises:
+        ConfigError: there is none, or it does not answer.
+    """
+    from ray._private.services import get_ray_address_from_environment
+
+    hint = "; `--ray local` starts a private cluster"
+    target = address
+    if address == AUTO:
+        try:
+            target = str(get_ray_address_from_environment(AUTO, None))
+        except ConnectionError as error:
+            raise ConfigError(f"this machine belongs to no Ray cluster{hint}") from error
+    host, colon, port = target.rpartition(":")
+    if "/" in target or not colon or not host or not port.isdecimal():
+        raise ConfigError(f"a Ray cluster is local, auto or the host:port of its head, not {target!r}")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS) as answered:
+            return answered.getpeername()[0], int(port)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"no Ray cluster answers at {target} ({error}){hint}") from error
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let Ray use the loopback address, which it otherwise takes for a mistake."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False  # in case Ray was imported before the variable was set
+    try:
+        with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _with_a_token_of_its_own() -> Iterator[None]:
+    """Let nobody else on this machine into a private cluster; the token is in no file."""
+    try:
+        with _environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+            _read_the_token_again()
+            yield
+    finally:
+        _read_the_token_again()
+
+
+def _read_the_token_again() -> None:
+    """Ray keeps the mode and the token of the first cluster of a process."""
+    from ray import _raylet
+
+    compiled: Any = _raylet  # has no types
+    compiled.Config.initialize("")
+    compiled.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray from printing on standard output that a worker died: it is an event of ours."""
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = _print_nothing
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
+
+
+def _print_nothing(data: object, ignore_prefix: bool) -> None:
+    pass
 
 
 @contextmanager
@@ -86,9 +170,7 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 
 def _start(cores: int) -> None:
     import ray
-    from ray._private import ray_constants
 
-    ray_constants.ENABLE_RAY_CLUSTER = False  # says the same, should ray have been imported before
     try:
         ray.init(
             address="local",
@@ -101,7 +183,7 @@ def _start(cores: int) -> None:
             configure_logging=False,
         )
     except (RuntimeError, OSError, ValueError) as error:
-        raise TaskError(f"no private Ray cluster could be started: {_first_line(error)}") from error
+        raise TaskError(f"no private Ray cluster could be started: {first_line(error)}") from error
 
 
 def _join(address: str) -> None:
@@ -110,9 +192,7 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except (ConnectionError, ray.exceptions.AuthenticationError, RuntimeError, ValueError) as error:
-        where = "that this machine belongs to" if address == AUTO else f"at {address}"
-        hint = "; `--ray local` starts a private one" if address == AUTO else ""
-        raise ConfigError(f"there is no Ray cluster {where}{hint} ({_first_line(error)})") from error
+        raise ConfigError(f"the Ray cluster at {address} cannot be joined: {first_line(error)}") from error
 
 
 def _resources() -> Resources:
@@ -132,5 +212,6 @@ def local_gpus() -> int:
     return len(list(found.iterdir())) if found.is_dir() else 0
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of a message that has many, or the kind of an error that has none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

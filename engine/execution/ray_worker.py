@@ -19,7 +19,7 @@ class Hello:
 
     Attributes:
         worker: its name: node, process, and a number in case the process's is used again.
-        node: the address of its machine.
+        node: its machine: the address, and the beginning of Ray's name for it.
         pid: its process.
         gpus: the devices that it sees, as CUDA_VISIBLE_DEVICES names them.
     """
@@ -44,8 +44,10 @@ class RayWorker:
         import ray
 
         self._body = make_body()
-        node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        pid, mine = os.getpid(), ray.get_runtime_context().get_actor_id() or ""
+        here = ray.get_runtime_context()
+        address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        node = f"{address}#{here.get_node_id()[:6]}"
+        pid, mine = os.getpid(), here.get_actor_id() or ""
         devices = os.environ.get("CUDA_VISIBLE_DEVICES", "") if ray.get_gpu_ids() else ""
         return Hello(f"{node}:{pid}:{mine[:6]}", node, pid, devices)
 

@@ -60,7 +60,7 @@ class WorkerJoined:
 
     Attributes:
         worker: its name.
-        node: the address of its machine.
+        node: its machine.
         pid: its process there.
         gpus: the devices that it sees, as CUDA_VISIBLE_DEVICES names them; "" for none.
     """
