@@ -14,18 +14,40 @@ from typing import TYPE_CHECKING, Any
 from engine.version import __version__
 
 if TYPE_CHECKING:
+    from engine.verbs.census import census
     from engine.verbs.check import check
+    from engine.verbs.export import export
+    from engine.verbs.import_ import import_
+    from engine.verbs.job import job
     from engine.verbs.look import ls, show
     from engine.verbs.pack import pack
     from engine.verbs.paper import paper
     from engine.verbs.query import sql
     from engine.verbs.scan import dry_run, scan
 
-__all__ = ["__version__", "check", "dry_run", "ls", "pack", "paper", "scan", "show", "sql"]
+__all__ = [
+    "__version__",
+    "census",
+    "check",
+    "dry_run",
+    "export",
+    "import_",
+    "job",
+    "ls",
+    "pack",
+    "paper",
+    "scan",
+    "show",
+    "sql",
+]
 
 _HOMES = {
+    "census": "census",
     "check": "check",
     "dry_run": "scan",
+    "export": "export",
+    "import_": "import_",
+    "job": "job",
     "ls": "look",
     "pack": "pack",
     "paper": "paper",

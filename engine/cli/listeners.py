@@ -16,6 +16,8 @@ from engine.cli.progress import progress
 from engine.errors import ConfigError
 from engine.nouns.events import Event, Judged, Listener, TaskRetried, WorkerLost
 
+_QUIET = ("planned", "unchanged", "skipped")  # the summary counts them
+
 
 def together(*listeners: Listener) -> Listener:
     """One listener that tells all."""
@@ -80,8 +82,9 @@ def logging_to(file: TextIO) -> Listener:
 
     def write(event: Event) -> None:
         match event:
-            case Judged():
-                text = f"{event.status:<9} {event.uri}" + (f": {event.reason}" if event.reason else "")
+            case Judged() if event.status not in _QUIET:
+                reason = event.reason.removeprefix(f"{event.uri}: ")
+                text = f"{event.status:<9} {event.uri}" + (f": {reason}" if reason else "")
             case WorkerLost():
                 text = f"lost      worker {event.worker}: {event.reason}"
             case TaskRetried():

@@ -157,7 +157,11 @@ def load_census(path: str | Path) -> CensusConfig:
     Raises:
         ConfigError: with every fault of it.
     """
-    config = load(path, CensusConfig)
+    return named(load(path, CensusConfig), path)
+
+
+def named(config: CensusConfig, path: str | Path) -> CensusConfig:
+    """The same, called as its file if it has no name of its own."""
     if "name" in config.model_fields_set:
         return config
     return config.model_copy(update={"name": _name_of(Path(path))})

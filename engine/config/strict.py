@@ -101,6 +101,11 @@ def read_yaml(path: str | Path) -> Any:
         raise ConfigError(f"is no YAML: {' '.join(str(error).split())}", file=str(path)) from error
 
 
+def write_yaml(path: Path, data: Any) -> None:
+    """Write plain data."""
+    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
 def validate(data: Any, model: type[Model], file: str) -> Model:
     """Make a model of plain data; errors as for `load`."""
     if not isinstance(data, dict):

@@ -54,7 +54,7 @@ def _of(source: Source, base: Path) -> Iterator[Candidate]:
     if source.uri is not None:
         yield Candidate(source.uri, source.name)
     elif source.list is not None:
-        yield from _in_list(base / Path(source.list).expanduser())
+        yield from map(Candidate, read_list(base / Path(source.list).expanduser()))
     elif source.glob is not None:
         yield from _matching(source.glob)
     elif source.hub is not None:
@@ -73,7 +73,12 @@ def _is_wanted(uri: str, source: Source) -> bool:
     return wanted and not any(map(matches, source.exclude))
 
 
-def _in_list(path: Path) -> Iterator[Candidate]:
+def read_list(path: Path) -> Iterator[str]:
+    """The places that a list file names, one a line.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -83,7 +88,7 @@ def _in_list(path: Path) -> Iterator[Candidate]:
     for line in lines:
         uri = re.sub(r"(^|\s)#.*", "", line).strip()
         if uri:
-            yield Candidate(uri)
+            yield uri
 
 
 def _matching(pattern: str) -> Iterator[Candidate]:

@@ -84,6 +84,8 @@ class Entrance:
         Raises:
             GaussmeterError: it cannot be opened.
         """
+        if candidate.failed is not None:
+            raise candidate.failed
         if candidate.skipped is not None:
             return Entry(candidate.uri, "", "skipped", candidate.skipped)
         if (over := self._over_budget(candidate.nbytes)) is not None:

@@ -1,0 +1,150 @@
+"""The command that runs a configuration, here or on a cluster."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli import options
+from engine.cli.listeners import listening
+from engine.cli.options import Format
+from engine.cli.output import printable, say
+from engine.cli.render import nbytes
+from engine.errors import ConfigError, Interruption
+from engine.execution.process import without_scipy
+
+if TYPE_CHECKING:
+    from engine.verbs.census import CensusReport
+
+_FAILED = 3
+_WORDS = ("scanned", "resumed", "unchanged", "planned", "skipped", "refused", "failed")
+_MOST_SKIPPED = 20
+
+
+def job(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="What to do; see jobs/configs.")
+    ] = None,
+    warehouse: Annotated[
+        Path | None, typer.Option("--warehouse", "-w", help="In place of the configuration's.")
+    ] = None,
+    ray: options.Ray = None,
+    workers: options.Workers = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Find and open what would be scanned, and do no more.")
+    ] = False,
+    submit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run it on the Ray cluster with this dashboard, such as http://127.0.0.1:8265.",
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="With --submit: follow the job's log to its end.")
+    ] = True,
+    status: Annotated[
+        str | None, typer.Option(metavar="ID", help="With --submit: print the status of a job.")
+    ] = None,
+    logs: Annotated[
+        str | None, typer.Option(metavar="ID", help="With --submit: print the log of a job.")
+    ] = None,
+    stop: Annotated[str | None, typer.Option(metavar="ID", help="With --submit: stop a job.")] = None,
+    events: options.Events = None,
+    form: options.As = Format.TABLE,
+    quiet: options.Quiet = False,
+) -> None:
+    """Scan many checkpoints as a configuration says: what is new or has changed of them.
+
+    A checkpoint that cannot be read is reported and does not stop the others; the exit code is then 3. Fired
+    twice, the second says so and does nothing.
+    """
+    if form not in (Format.TABLE, Format.JSON):
+        raise ConfigError(f"job prints table or json, not {form}")
+    asked = [word for word in (status, logs, stop) if word is not None]
+    if asked and (submit is None or config is not None or len(asked) > 1):
+        raise ConfigError("--status, --logs and --stop go alone with --submit ADDRESS")
+    if submit is not None:
+        _on_cluster(submit, config, wait=wait, status=status, logs=logs, stop=stop)
+        return
+    if config is None:
+        raise ConfigError("which configuration? for example: gaussmeter job jobs/configs/nightly.yaml")
+    without_scipy()
+    from engine.verbs.job import job as run
+
+    with listening(events, quiet=quiet, log=True) as listener:
+        try:
+            report = run(
+                config,
+                warehouse=warehouse,
+                ray=ray,
+                workers=workers,
+                dry_run=dry_run,
+                listener=listener,
+            )
+        except KeyboardInterrupt as stopped:
+            message = "interrupted; what was counted is kept, and the same command goes on with it"
+            raise Interruption(message) from stopped
+    _report(report, form, quiet=quiet)
+    if not report.complete:
+        raise typer.Exit(_FAILED)
+
+
+def _report(report: CensusReport, form: Format, *, quiet: bool) -> None:
+    counts = {word: report.counts[word] for word in _WORDS if word in report.counts}
+    if form is Format.JSON:
+        checkpoints = [asdict(e) for e in report.entries]
+        summary = {"counts": counts, "nbytes_read": report.nbytes_read, "seconds": report.seconds}
+        say(json.dumps({**summary, "checkpoints": checkpoints}, indent=1) + "\n")
+        return
+    if quiet:
+        return
+    total = len(report.entries)
+    parts = ", ".join(f"{count:,} {word}" for word, count in counts.items()) or "none"
+    read = f"; read {nbytes(report.nbytes_read)} in {report.seconds:.2f} s"
+    say(f"{total:,} checkpoint{'s' * (total != 1)}: {parts}{read}\n")
+    for word in ("skipped", "refused", "failed"):
+        entries = [e for e in report.entries if e.status == word]
+        shown = entries[:_MOST_SKIPPED] if word == "skipped" else entries
+        for entry in shown:
+            reason = entry.reason.removeprefix(f"{entry.uri}: ")
+            say(printable(f"  {word:<8} {entry.uri}: {reason}") + "\n")
+        if len(shown) < len(entries):
+            say(f"  {word:<8} and {len(entries) - len(shown):,} more; --format json has all\n")
+
+
+def _on_cluster(
+    address: str,
+    config: Path | None,
+    *,
+    wait: bool,
+    status: str | None,
+    logs: str | None,
+    stop: str | None,
+) -> None:
+    from engine.verbs import submit
+
+    if status is not None:
+        say(f"{submit.status(address, status)}\n")
+    elif logs is not None:
+        say(submit.logs(address, logs))
+    elif stop is not None:
+        say(f"{stop}: {submit.stop(address, stop)}\n")
+    elif config is None:
+        for line in submit.jobs(address):
+            say(printable(line) + "\n")
+    else:
+        number, new = submit.submit(config, address)
+        sys.stderr.write(f"{number}: {'submitted' if new else 'is running already'}\n")
+        if wait:
+            for text in submit.follow(address, number):
+                say(text)
+            final = submit.status(address, number)
+            sys.stderr.write(f"{number}: {final}\n")
+            if final != "SUCCEEDED":
+                raise typer.Exit(_FAILED)

@@ -1,0 +1,127 @@
+"""Ray's Jobs: programs that a cluster runs from a folder that is sent to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import ConfigError, TaskError
+from engine.execution.ray_cluster import first_line
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+_KEY = "gaussmeter"
+_FINAL = ("STOPPED", "SUCCEEDED", "FAILED")
+_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RayJob:
+    """A job of ours on a cluster.
+
+    Attributes:
+        number: Ray's name for it.
+        name: of the census.
+        status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
+        message: what Ray says of it.
+    """
+
+    number: str
+    name: str
+    status: str
+    message: str
+
+
+class RayJobs:
+    """The jobs of a cluster.
+
+    Args:
+        address: of its dashboard, such as http://127.0.0.1:8265.
+
+    Raises:
+        ConfigError: nobody answers there.
+    """
+
+    def __init__(self, address: str) -> None:
+        from ray.job_submission import JobSubmissionClient
+
+        logging.getLogger("ray").setLevel(logging.WARNING)  # what it uploads is not for users
+        self._address = address
+        try:
+            self._client: JobSubmissionClient = JobSubmissionClient(address)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"no Ray cluster answers there: {first_line(error)}", file=address) from error
+
+    def submit(self, command: str, folder: Path, name: str) -> str:
+        """Send a folder, and run a command in it.
+
+        Returns:
+            the job's number.
+
+        Raises:
+            TaskError: the cluster refuses it.
+        """
+        environment = {"working_dir": str(folder), "env_vars": {"PYTHONUNBUFFERED": "1"}}
+        try:
+            return str(
+                self._client.submit_job(entrypoint=command, runtime_env=environment, metadata={_KEY: name})
+            )
+        except (RuntimeError, ValueError) as error:
+            raise TaskError(
+                f"the cluster refuses the job: {first_line(error)}", file=self._address
+            ) from error
+
+    def all(self) -> list[RayJob]:
+        """Our jobs, the newest first."""
+        found = [j for j in self._client.list_jobs() if j.submission_id and _KEY in (j.metadata or {})]
+        found.sort(key=lambda j: j.start_time or 0, reverse=True)
+        return [_job(j) for j in found]
+
+    def get(self, number: str) -> RayJob:
+        """Look up a job.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        try:
+            return _job(self._client.get_job_info(number))
+        except RuntimeError as error:
+            raise ConfigError(f"the cluster has no job {number!r}", file=self._address) from error
+
+    def logs(self, number: str) -> str:
+        """What a job has printed; errors as for `get`."""
+        self.get(number)
+        return str(self._client.get_job_logs(number))
+
+    def follow(self, number: str) -> Iterator[str]:
+        """What a job prints, until it ends; errors as for `get`."""
+        import time
+
+        shown = 0
+        while True:
+            ended = self.get(number).status in _FINAL  # asked before the log, which is whole then
+            text = self.logs(number)
+            if len(text) > shown:
+                yield text[shown:]
+                shown = len(text)
+            if ended:
+                return
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self, number: str) -> bool:
+        """Ask a job to stop; whether it was running. Errors as for `get`."""
+        self.get(number)
+        return bool(self._client.stop_job(number))
+
+
+def _job(found: Any) -> RayJob:
+    return RayJob(
+        number=str(found.submission_id),
+        name=str((found.metadata or {}).get(_KEY, "")),
+        status=str(getattr(found.status, "value", found.status)),
+        message=" ".join(str(found.message or "").split()),
+    )

@@ -1,0 +1,108 @@
+"""Running a census as a job of a Ray cluster: what is sent there, and what is heard of it."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.config.census import CensusConfig, named
+from engine.config.strict import read_yaml, validate, write_yaml
+from engine.errors import ConfigError
+from engine.execution.ray_jobs import RayJobs
+from engine.formats.find import read_list
+from engine.storage.uris import scheme_of
+from engine.warehouse.sql_files import sql_root
+
+_ACTIVE = ("PENDING", "RUNNING")
+_NOT_SENT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.nbi", "*.nbc")
+
+
+def submit(config: str | Path, address: str) -> tuple[str, bool]:
+    """Run a census on a cluster, with this version of gaussmeter; what it needs besides must be there.
+
+    Args:
+        config: its file. Places in it are those of the cluster, so paths must be absolute.
+        address: of the cluster's dashboard, such as http://127.0.0.1:8265.
+
+    Returns:
+        the job's number, and whether it is new: one of the same name that has not ended is not started again.
+
+    Raises:
+        ConfigError: the configuration is wrong, or nobody answers.
+        TaskError: the cluster refuses the job.
+    """
+    path = Path(config)
+    data, settings = _for_elsewhere(path)
+    name, jobs = settings.name, RayJobs(address)
+    running = [j for j in jobs.all() if j.name == name and j.status in _ACTIVE]
+    if running:
+        return running[0].number, False
+    with tempfile.TemporaryDirectory(prefix="gaussmeter-") as folder:
+        root = Path(folder)
+        shutil.copytree(Path(__file__).parents[1], root / "engine", ignore=_NOT_SENT)
+        shutil.copytree(sql_root(), root / "sql", dirs_exist_ok=True)
+        write_yaml(root / "census.yaml", {**data, "name": name})
+        return jobs.submit(_command(settings), root, name), True
+
+
+def status(address: str, number: str) -> str:
+    """Ray's word for how a job is; errors as for `engine.execution.ray_jobs.RayJobs`."""
+    return RayJobs(address).get(number).status
+
+
+def logs(address: str, number: str) -> str:
+    """What a job has printed; errors likewise."""
+    return RayJobs(address).logs(number)
+
+
+def follow(address: str, number: str) -> Iterator[str]:
+    """What a job prints, until it ends; errors likewise."""
+    return RayJobs(address).follow(number)
+
+
+def stop(address: str, number: str) -> str:
+    """Stop a job, and say whether it was running; errors likewise."""
+    return "stopping" if RayJobs(address).stop(number) else "was not running"
+
+
+def jobs(address: str) -> Iterator[str]:
+    """A line for each of our jobs; errors likewise."""
+    for one in RayJobs(address).all():
+        yield f"{one.number}  {one.status:<9}  {one.name}  {one.message}".rstrip()
+
+
+def _command(settings: CensusConfig) -> str:
+    """What the cluster runs: with the Python that a shell finds if it has Ray, otherwise with ours."""
+    ours = shlex.quote(sys.executable)
+    choose = f"PY=python; $PY -c 'import ray, duckdb' 2>/dev/null || PY={ours}; exec $PY"
+    words = ["-m", "engine", "job", "census.yaml", "--ray", settings.run.ray or "auto"]
+    return f"{choose} {shlex.join(words)}"
+
+
+def _for_elsewhere(path: Path) -> tuple[dict[str, Any], CensusConfig]:
+    """A configuration that means the same in another folder of another machine."""
+    data = read_yaml(path)
+    settings = named(validate(data, CensusConfig, str(path)), path)
+    local = [settings.warehouse]
+    sources: list[Any] = []
+    for raw, source in zip(data["checkpoints"], settings.checkpoints, strict=True):
+        if source.list is None:
+            local += [a for a in (source.uri, source.glob, source.under) if a is not None]
+            sources.append(raw)
+            continue
+        inlined = list(read_list(path.parent / source.list))
+        local += inlined
+        left = {k: v for k, v in raw.items() if k != "list"}
+        sources += [{**left, "uri": uri} for uri in inlined]
+    for place in local:
+        if scheme_of(place) == "file" and not Path(place.removeprefix("file://")).expanduser().is_absolute():
+            message = f"{place!r} is relative, and a job runs elsewhere: give an absolute path there"
+            raise ConfigError(message, file=str(path))
+    if settings.run.ray == "local":
+        raise ConfigError("run.ray: a job on a cluster cannot start a private one", file=str(path))
+    return {**data, "checkpoints": sources}, settings
