@@ -217,6 +217,8 @@ def desk(home: Path) -> Iterator[Desk]:
     for name, tensors in checkpoints.items():
         path = write_tensors(home / f"{name}.safetensors", tensors)
         scan(path, home / "filled.duckdb", name)
+    (home / "torn.safetensors").write_bytes((home / "model.safetensors").read_bytes()[:-1])
+    engine.census([str(home / "torn.safetensors")], warehouse=home / "filled.duckdb", workers=1)
     with Warehouse(home / "filled.duckdb").writing() as connection:
         connection.execute(
             "INSERT INTO subjects BY NAME SELECT * REPLACE (99 AS subject_id, 'unfinished' AS name, "

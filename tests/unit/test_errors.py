@@ -36,4 +36,5 @@ def test_exit_codes():
     assert codes["ConfigError"] == codes["FormatError"] == codes["BudgetError"] == 2
     assert codes["TaskError"] == 3
     assert codes["Interruption"] == 130
-    assert set(codes.values()) == {2, 3, 130}
+    assert codes["AlreadyRunning"] == 0
+    assert set(codes.values()) == {0, 2, 3, 130}
