@@ -30,7 +30,6 @@ from engine.warehouse.subjects import Spec
 
 _PATIENCE = 1.0
 _FLUSH_ENTRIES = 1_000
-_IN = ("scanned", "resumed", "unchanged")
 _OUT = ("refused", "failed")
 
 
@@ -196,7 +195,7 @@ class _Judge:
         """Write what the table of refusals does not know."""
         new, self._written = self.entries[self._written :], len(self.entries)
         refusals = {e.uri: Refusal(e.uri, e.fingerprint, e.status, e.reason) for e in new if e.status in _OUT}
-        accepted = [e.uri for e in new if e.status in _IN]
+        accepted = [e.uri for e in new if e.complete]
         if new:
             with self._store.writing() as connection:
                 keep_refusals(connection, refusals.values(), accepted, self._spec)

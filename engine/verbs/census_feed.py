@@ -46,6 +46,11 @@ class Entry:
     nbytes_read: int = 0
     seconds: float = 0.0
 
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is in the warehouse."""
+        return self.status in ("scanned", "resumed", "unchanged")
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:

@@ -14,6 +14,7 @@ from engine.nouns.events import Listener, ignore
 from engine.plan import Selection
 from engine.verbs.census import CensusReport, census
 from engine.verbs.entrance import Budget
+from engine.verbs.export import export
 from engine.warehouse.lock import only_one
 
 
@@ -26,7 +27,7 @@ def job(
     dry_run: bool = False,
     listener: Listener = ignore,
 ) -> CensusReport:
-    """Run a census as a configuration describes it.
+    """Run a census as a configuration describes it, and export what is in.
 
     Args:
         config: its file; see `engine.config.census.CensusConfig`.
@@ -40,23 +41,39 @@ def job(
         what became of each checkpoint.
 
     Raises:
-        ConfigError: the configuration is wrong, with all its faults.
+        ConfigError: the configuration is wrong, with all its faults; or there is no place to export to.
         AlreadyRunning: another process runs the census of this name.
-        WarehouseError, TaskError: as for `engine.census`.
+        WarehouseError, TaskError: as for `engine.census` and `engine.export`.
     """
     base = Path.cwd() if isinstance(config, CensusConfig) else Path(config).parent
     settings = config if isinstance(config, CensusConfig) else load_census(config)
-    run, place = settings.run, warehouse or settings.warehouse
-    with (
-        only_one(place, settings.name),
-        choose_executor(
-            ray or run.ray,
-            workers or run.workers,
-            per_gpu=run.per_gpu,
-            task_seconds=run.task_seconds,
-            listener=listener,
-        ) as executor,
-    ):
+    place = warehouse or settings.warehouse
+    with only_one(place, settings.name):
+        report = _census(settings, base, place, ray, workers, dry_run, listener)
+        if settings.export is not None and not dry_run:
+            present = [e.subject_id for e in report.entries if e.complete and e.subject_id is not None]
+            if present:
+                export(present, settings.export, warehouse=place)
+    return report
+
+
+def _census(
+    settings: CensusConfig,
+    base: Path,
+    place: str | Path,
+    ray: str | None,
+    workers: int | None,
+    dry_run: bool,
+    listener: Listener,
+) -> CensusReport:
+    run = settings.run
+    with choose_executor(
+        ray or run.ray,
+        workers or run.workers,
+        per_gpu=run.per_gpu,
+        task_seconds=run.task_seconds,
+        listener=listener,
+    ) as executor:
         return census(
             _found(settings, base),
             warehouse=place,
