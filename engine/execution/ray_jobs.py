@@ -27,7 +27,7 @@ class RayJob:
         number: Ray's name for it.
         name: of the census.
         status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
-        message: what Ray says of it.
+        message: of a job that has failed, the last that it said.
     """
 
     number: str
@@ -49,12 +49,16 @@ class RayJobs:
     def __init__(self, address: str) -> None:
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.WARNING)  # what it uploads is not for users
         self._address = address
         try:
             self._client: JobSubmissionClient = JobSubmissionClient(address)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"no Ray cluster answers there: {first_line(error)}", file=address) from error
+        for name in (
+            "ray",
+            "ray.dashboard",
+        ):  # what it uploads is not for users; the client has set them anew
+            logging.getLogger(name).setLevel(logging.WARNING)
 
     def submit(self, command: str, folder: Path, name: str) -> str:
         """Send a folder, and run a command in it.
@@ -123,5 +127,9 @@ def _job(found: Any) -> RayJob:
         number=str(found.submission_id),
         name=str((found.metadata or {}).get(_KEY, "")),
         status=str(getattr(found.status, "value", found.status)),
-        message=" ".join(str(found.message or "").split()),
+        message=_last_line(str(found.message or "")) if found.status == "FAILED" else "",
     )
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

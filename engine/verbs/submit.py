@@ -77,9 +77,9 @@ def jobs(address: str) -> Iterator[str]:
 
 
 def _command(settings: CensusConfig) -> str:
-    """What the cluster runs: with the Python that a shell finds if it has Ray, otherwise with ours."""
+    """What the cluster runs: with the Python that a shell finds, if it has our libraries; else with ours."""
     ours = shlex.quote(sys.executable)
-    choose = f"PY=python; $PY -c 'import ray, duckdb' 2>/dev/null || PY={ours}; exec $PY"
+    choose = f"PY=python; $PY -c 'import duckdb, numba, obstore, ray' 2>/dev/null || PY={ours}; exec $PY"
     words = ["-m", "engine", "job", "census.yaml", "--ray", settings.run.ray or "auto"]
     return f"{choose} {shlex.join(words)}"
 

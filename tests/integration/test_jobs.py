@@ -1,0 +1,297 @@
+"""Configurations, schedules and the cluster's file are what they say they are, and jobs run on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import jsonschema
+import pytest
+import yaml
+
+from engine.config.census import load_census
+from tests.builders import write, write_tensors
+from tests.integration.clusters import VARIABLES
+from tests.integration.helpers import ROOT, environment, gaussmeter, llama, rows
+
+JOBS = ROOT / "jobs"
+CONFIGS = sorted((JOBS / "configs").glob("*.yaml"))
+SCHEDULES = JOBS / "schedules"
+
+
+def header(path: Path) -> list[str]:
+    """The words of the command that a file's first line is."""
+    return shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
+
+
+# Configurations
+
+
+def test_there_are_configurations_and_each_begins_with_its_command():
+    assert len(CONFIGS) >= 2
+    for path in CONFIGS:
+        assert header(path)[:3] == ["gaussmeter", "job", f"jobs/configs/{path.name}"]
+        assert load_census(path).name == path.stem
+
+
+def test_the_laptop_s_configuration_finds_what_lies_in_the_cache_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    repository = tmp_path / ".cache" / "huggingface" / "hub" / "models--org--name"
+    blob = write_tensors(repository / "blobs" / "0123", llama())
+    snapshot = repository / "snapshots" / "abcdef"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to(os.path.relpath(blob, snapshot))
+    (command,) = (header(path) for path in CONFIGS if path.stem == "laptop")
+    words = [str(ROOT / word) if word.startswith("jobs/") else word for word in command[1:]]
+    ran = gaussmeter(*words, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert "1 checkpoint: 1 scanned" in ran.out
+    ((uri,),) = rows(tmp_path / "stats.duckdb", "SELECT uri FROM subjects")
+    assert uri.endswith("snapshots/abcdef")
+
+
+def test_recipes_are_short():
+    recipes = sorted(JOBS.glob("*.py"))
+    assert recipes
+    for path in recipes:
+        assert len(path.read_text().splitlines()) < 120
+
+
+# Schedules
+
+
+def test_the_schedules_run_the_command_on_the_configuration():
+    job = yaml.safe_load((SCHEDULES / "rayjob.yaml").read_text())
+    cron = yaml.safe_load((SCHEDULES / "raycronjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert (cron["apiVersion"], cron["kind"]) == ("ray.io/v1", "RayCronJob")
+    assert cron["spec"]["jobTemplate"] == job["spec"]
+    assert re.fullmatch(r"(\S+ ){4}\S+", cron["spec"]["schedule"])
+    assert shlex.split(job["spec"]["entrypoint"]) == [
+        "gaussmeter",
+        "job",
+        "/config/nightly.yaml",
+        "--ray",
+        "auto",
+    ]
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    mounts = {m["name"] for c in head["containers"] for m in c["volumeMounts"]}
+    assert mounts == {v["name"] for v in head["volumes"]}
+
+    import ray
+
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == ray.__version__
+    lines = [line for line in (SCHEDULES / "crontab").read_text().splitlines() if not line.startswith("#")]
+    (line,) = lines
+    assert re.match(r"(\S+ ){4}\S+ +cd ", line)
+    assert "gaussmeter job jobs/configs/nightly.yaml" in line
+
+
+# The cluster's file
+
+
+def on_premises(text: str) -> dict[str, Any]:
+    """The file with the commented block in place of Amazon's."""
+    start = text.index("# provider:")
+    block = "".join(line.removeprefix("#").removeprefix(" ") for line in text[start:].splitlines(True))
+    whole = yaml.safe_load(text)
+    for key in ("provider", "auth", "head_node_type", "available_node_types", "max_workers"):
+        del whole[key]
+    return whole | yaml.safe_load(block)
+
+
+@pytest.mark.parametrize("change", [yaml.safe_load, on_premises])
+def test_the_cluster_s_file_is_valid_to_ray(change):
+    import ray.autoscaler
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = change((ROOT / "cluster.yaml").read_text())
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    jsonschema.validate(config, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(config | {"max_worker": 1}, schema)
+    validate_config(prepare_config(config))
+
+
+def test_the_cluster_s_workers_have_gpus_and_come_and_go():
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    kinds = config["available_node_types"]
+    (workers,) = (kind for name, kind in kinds.items() if name != config["head_node_type"])
+    assert workers["resources"]["GPU"] >= 1
+    assert workers["min_workers"] < workers["max_workers"] <= config["max_workers"]
+
+
+# On a cluster
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[str]:
+    """A cluster that `ray start` makes on loopback; it is ended by its processes' numbers."""
+    dashboard = free_port()
+    ports = {
+        "port": free_port(),
+        "dashboard-port": dashboard,
+        "dashboard-agent-listen-port": free_port(),
+        "ray-client-server-port": free_port(),
+    }
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
+    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}"]
+    command += [f"--{name}={port}" for name, port in ports.items()]
+    command += [
+        "--object-store-memory=100000000",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+    ]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            env=environment(**VARIABLES, PYTHONWARNINGS="ignore"),
+            start_new_session=True,
+        )
+    try:
+        wait_for(dashboard, process, folder / "log")
+        yield f"http://127.0.0.1:{dashboard}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with (
+        patch.dict(os.environ, VARIABLES),
+        tempfile.TemporaryDirectory(
+            prefix="gm-", ignore_cleanup_errors=True
+        ) as folder,  # its path must be short
+        started(Path(folder)) as found,
+    ):
+        yield found
+
+
+def census_of(folder: Path, name: str, *places: Path) -> Path:
+    listed = "".join(f"  - {place}\n" for place in places)
+    text = f"job: scan\nwarehouse: {folder}/w.duckdb\ncheckpoints:\n{listed}"
+    return write(folder / f"{name}.yaml", text.encode())
+
+
+def test_a_job_on_a_cluster_ends_well_or_says_why_not(address, tmp_path):
+    path = write_tensors(tmp_path / "model.safetensors", llama())
+    good = census_of(tmp_path, "good", path)
+    ran = gaussmeter("job", good, "--submit", address)
+    assert ran.code == 0, ran.err
+    assert "1 checkpoint: 1 scanned" in ran.out
+    assert ran.err.splitlines()[-1].endswith(": SUCCEEDED")
+    number = ran.err.split(":")[0]
+    assert gaussmeter("job", "--submit", address, "--status", number).out == "SUCCEEDED\n"
+    assert rows(tmp_path / "w.duckdb", "SELECT count(*) FROM subjects WHERE status = 'complete'") == [(1,)]
+
+    path.write_bytes(path.read_bytes()[:-1])
+    ran = gaussmeter("job", census_of(tmp_path, "bad", path), "--submit", address)
+    assert ran.code == 3
+    number = ran.err.split(":")[0]
+    assert gaussmeter("job", "--submit", address, "--status", number).out == "FAILED\n"
+    log = gaussmeter("job", "--submit", address, "--logs", number).out
+    assert re.search(r"refused +\S*model\.safetensors: .*bytes", log)
+    listed = gaussmeter("job", "--submit", address).out.splitlines()
+    assert [line.split()[1:3] for line in listed] == [["FAILED", "bad"], ["SUCCEEDED", "good"]]
+
+
+def test_a_job_that_runs_is_not_started_again_and_can_be_stopped(address, tmp_path):
+    path = write_tensors(tmp_path / "model.safetensors", llama())
+    config = census_of(tmp_path, "slow", path)
+    hold = socket.socket()  # a server that never answers keeps the job busy
+    with hold:
+        hold.bind(("127.0.0.1", 0))
+        hold.listen(8)
+        config.write_text(
+            config.read_text() + f"  - http://127.0.0.1:{hold.getsockname()[1]}/model.safetensors\n"
+        )
+        first = gaussmeter("job", config, "--submit", address, "--no-wait")
+        number = first.err.split(":")[0]
+        assert first.err == f"{number}: submitted\n"
+        again = gaussmeter("job", config, "--submit", address, "--no-wait")
+        assert again.err == f"{number}: is running already\n"
+        assert gaussmeter("job", "--submit", address, "--stop", number).out == f"{number}: stopping\n"
+        until = time.monotonic() + 60
+        while gaussmeter("job", "--submit", address, "--status", number).out != "STOPPED\n":
+            assert time.monotonic() < until
+            time.sleep(0.5)
+    assert gaussmeter("job", "--submit", address, "--stop", number).out == f"{number}: was not running\n"
+
+
+def test_the_recipe_runs_from_a_checkout_on_a_cluster(address, tmp_path):
+    path = write_tensors(tmp_path / "model.safetensors", llama())
+    config = census_of(tmp_path, "recipe", path)
+    command = [
+        "-m",
+        "ray.scripts.scripts",
+        "job",
+        "submit",
+        "--address",
+        address,
+        "--working-dir",
+        ROOT,
+        "--",
+    ]
+    words = [*command, sys.executable, "-m", "jobs.scan", config, "auto"]
+    ran = subprocess.run(
+        [sys.executable, *map(str, words)],
+        env=environment(PYTHONWARNINGS="ignore"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "1 scanned" in ran.stdout
+
+
+def test_wrong_words_are_one_sentence(tmp_path):
+    path = write_tensors(tmp_path / "model.safetensors", llama())
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    config = census_of(tmp_path, "census", path)
+    assert "no Ray cluster answers" in gaussmeter("job", config, "--submit", nowhere).sentence(2)
+    relative = write(
+        tmp_path / "relative.yaml", b"job: scan\nwarehouse: w.duckdb\ncheckpoints: [m.safetensors]\n"
+    )
+    sentence = gaussmeter("job", relative, "--submit", nowhere).sentence(2)
+    assert "is relative" in sentence
+    assert "go alone with --submit" in gaussmeter("job", config, "--status", "x").sentence(2)
+    assert "which configuration?" in gaussmeter("job").sentence(2)
