@@ -6,7 +6,7 @@ that every failure can be played through in a test.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from engine.execution.executor import IN_FLIGHT
@@ -24,18 +24,34 @@ LEAST_LIMIT = 10.0
 """Seconds that any task may take."""
 GIVE_UP = 2.0
 """A worker that is silent for so many limits is replaced."""
+_MOST_PATIENCE = 10
+"""A limit is doubled so often at most."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class _Standing:
+    """How a task stands; a later task of the same key has another."""
+
+    task: Task
+    failures: int = 0
+    late: int = 0
+    copies: int = 0
+    begun: int = 0
+    queued: bool = False
+    over: bool = False
+    failed_on: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
 class Attempt:
     """A task that a worker has.
 
     Attributes:
-        task: which.
+        standing: how the task stands.
         since: when the worker could begin with it.
     """
 
-    task: Task
+    standing: _Standing
     since: float
 
 
@@ -54,16 +70,6 @@ class Worker:
     node: str
     has: deque[Attempt] = field(default_factory=deque)
     suspect: bool = False
-
-
-@dataclass(slots=True)
-class _Standing:
-    task: Task
-    failures: int = 0
-    late: int = 0
-    copies: int = 0
-    queued: bool = False
-    failed_on: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +98,10 @@ class Dispatch:
 
     def __init__(self, task_seconds: float | None = None) -> None:
         self._task_seconds = task_seconds
-        self._queue: deque[int] = deque()
+        self._queue: deque[_Standing] = deque()
         self._free: list[dict[str, None]] = [{} for _ in range(IN_FLIGHT)]  # workers by how much they have
         self._tasks: dict[int, _Standing] = {}
+        self._nodes: Counter[str] = Counter()
         self.workers: dict[str, Worker] = {}
         self._pace: float | None = None  # seconds for a byte, lately
 
@@ -103,13 +110,14 @@ class Dispatch:
         return len(self._tasks)
 
     def submit(self, task: Task) -> None:
-        """Take a task; tasks begin in this order."""
-        self._tasks[task.key] = _Standing(task, queued=True)
-        self._queue.append(task.key)
+        """Take a task; tasks begin in this order. Its key may be that of one which came back before."""
+        standing = self._tasks[task.key] = _Standing(task, queued=True)
+        self._queue.append(standing)
 
     def join(self, name: str, node: str) -> None:
         """A worker is ready."""
         self.workers[name] = Worker(name, node)
+        self._nodes[node] += 1
         self._settle(self.workers[name])
 
     def hand_out(self, now: float) -> list[tuple[str, Task, int]]:
@@ -119,42 +127,46 @@ class Dispatch:
             (worker, task, attempt) for each task to send.
         """
         sent: list[tuple[str, Task, int]] = []
+        idle: set[str] = set()  # nodes that should have nothing of what waits
         for free in self._free:
             for name in list(free):
                 if not self._queue:
                     return sent
                 worker = self.workers[name]
-                standing = self._next_for(worker)
+                standing = None if worker.node in idle else self._next_for(worker, idle)
                 if standing is None:
                     continue
-                worker.has.append(Attempt(standing.task, now))
+                standing.queued = False
+                standing.copies += 1
+                standing.begun += 1
+                worker.has.append(Attempt(standing, now))
                 self._settle(worker)
-                sent.append((name, standing.task, standing.failures + standing.late + 1))
+                sent.append((name, standing.task, standing.begun))
         return sent
 
-    def _next_for(self, worker: Worker) -> _Standing | None:
+    def _next_for(self, worker: Worker, idle: set[str]) -> _Standing | None:
         """The first that waits and that this worker should have."""
-        passed: list[int] = []
-        chosen = None
+        passed: list[_Standing] = []
+        chosen, has_one = None, False
         while self._queue and chosen is None:
-            standing = self._tasks.get(self._queue.popleft())
-            if standing is None:  # came back while it waited
+            standing = self._queue.popleft()
+            if standing.over:  # came back while it waited
                 continue
-            if self._is_for_another(standing, worker):
-                passed.append(standing.task.key)
-                continue
-            standing.queued, standing.copies = False, standing.copies + 1
-            chosen = standing
+            if any(a.standing is standing for a in worker.has):
+                has_one = True
+                passed.append(standing)
+            elif self._is_for_another(standing, worker.node):
+                passed.append(standing)
+            else:
+                chosen = standing
         self._queue.extendleft(reversed(passed))
+        if chosen is None and not has_one:  # then its neighbours need not look: queues may be long
+            idle.add(worker.node)
         return chosen
 
-    def _is_for_another(self, standing: _Standing, worker: Worker) -> bool:
-        """Whether a worker has a task already, or its machine could not do it and there are others."""
-        if standing.copies and any(a.task.key == standing.task.key for a in worker.has):
-            return True
-        if worker.node not in standing.failed_on:
-            return False
-        return any(w.node not in standing.failed_on for w in self.workers.values())
+    def _is_for_another(self, standing: _Standing, node: str) -> bool:
+        """Whether a machine could not do a task, and there are others that may."""
+        return node in standing.failed_on and not self._nodes.keys() <= standing.failed_on
 
     def _settle(self, worker: Worker) -> None:
         """Note how much a worker has room for."""
@@ -170,10 +182,10 @@ class Dispatch:
         Returns:
             whether it is the first to have done it.
         """
-        self._take_off(name, key, now)
-        standing = self._tasks.pop(key, None)
+        standing = self._take_off(name, key, now)
         if standing is None:
             return False
+        self._forget(standing)
         pace = seconds / max(standing.task.nbytes, 1 << 20)
         self._pace = pace if self._pace is None else max(pace, 0.9 * self._pace + 0.1 * pace)
         return True
@@ -190,108 +202,115 @@ class Dispatch:
         Returns:
             whether the task has failed for good; it is forgotten then.
         """
-        self._take_off(name, key, now)
-        standing = self._tasks.get(key)
+        standing = self._take_off(name, key, now)
         if standing is None:
             return False
         standing.failures += 1
-        if name in self.workers:
-            standing.failed_on.add(self.workers[name].node)
+        standing.failed_on.add(self.workers[name].node)
         if again and standing.failures < MOST_FAILURES:
             self._queue_again(standing)
             return False
         if again and standing.copies:
             return False  # somebody else is still at it
-        del self._tasks[key]
+        self._forget(standing)
         return True
 
     def lost(self, name: str) -> tuple[list[Task], list[Task]]:
-        """A worker is gone. Only the task that it was at is blamed.
+        """A worker is gone, or did not answer for too long. Only the task that it was at is blamed.
 
         Returns:
             the tasks that are tried again, and those that have failed for good.
         """
         worker = self.workers.pop(name)
         self._settle(worker)
+        self._nodes -= Counter((worker.node,))
         again, gone = [], []
         for position, attempt in enumerate(worker.has):
-            standing = self._tasks.get(attempt.task.key)
-            if standing is None:
+            standing = attempt.standing
+            if standing.over:
                 continue
             standing.copies -= 1
-            standing.failures += position == 0 and not worker.suspect
+            standing.failures += position == 0
             if standing.failures < MOST_FAILURES:
-                again.append(attempt.task)
+                again.append(standing)
             elif not standing.copies:
-                del self._tasks[attempt.task.key]
-                gone.append(attempt.task)
-        for task in reversed(again):
-            self._queue_again(self._tasks[task.key])
-        return again, gone
+                self._forget(standing)
+                gone.append(standing)
+        for standing in reversed(again):
+            self._queue_again(standing)
+        return [s.task for s in again], [s.task for s in gone]
 
     def late(self, now: float) -> list[Late]:
         """Find the workers that take too long; what they have is queued again, before all else."""
-        found = []
+        found: list[Late] = []
+        again: list[_Standing] = []
         for worker in self.workers.values():
             if not worker.has:
                 continue
             first = worker.has[0]
-            seconds, limit = now - first.since, self._limit(first.task)
+            seconds, limit = now - first.since, self._limit(first.standing)
             if seconds <= limit:
                 continue
-            tasks: tuple[Task, ...] = ()
-            if not worker.suspect:
-                worker.suspect = True
-                self._settle(worker)
-                tasks = tuple(a.task for a in worker.has if self._once_more(a.task))
-            silent = seconds > GIVE_UP * limit
-            if tasks or silent:
-                found.append(Late(worker.name, tasks, seconds, silent))
+            if worker.suspect:
+                if seconds > GIVE_UP * limit:
+                    found.append(Late(worker.name, (), seconds, silent=True))
+                continue
+            worker.suspect = True
+            self._settle(worker)
+            first.standing.late += 1  # the others were not begun
+            waiting = (a.standing for a in worker.has if not a.standing.over)
+            elsewhere = [s for s in waiting if s.copies < MOST_COPIES]
+            again += elsewhere
+            if elsewhere:
+                found.append(Late(worker.name, tuple(s.task for s in elsewhere), seconds, silent=False))
+        for standing in reversed(again):
+            self._queue_again(standing)
         return found
 
     def exhausted(self) -> list[Task]:
         """Tasks of which as many attempts as are made took longer than a limit that the user set."""
         if self._task_seconds is None:
             return []
-        gone = [s.task for s in self._tasks.values() if s.late >= MOST_COPIES]
-        for task in gone:
-            del self._tasks[task.key]
-        return gone
+        gone = [s for s in self._tasks.values() if s.late >= MOST_COPIES]
+        for standing in gone:
+            self._forget(standing)
+        return [s.task for s in gone]
 
-    def _once_more(self, task: Task) -> bool:
-        standing = self._tasks.get(task.key)
-        if standing is None:
-            return False
-        standing.late += 1
-        if standing.copies >= MOST_COPIES:
-            return False
-        self._queue_again(standing)
-        return True
-
-    def _limit(self, task: Task) -> float:
+    def _limit(self, standing: _Standing) -> float:
         if self._task_seconds is not None:
             return self._task_seconds
-        if self._pace is None:
-            return FIRST_LIMIT
-        standing = self._tasks.get(task.key)
-        patience: int = 2 ** (standing.late if standing else 0)  # perhaps it is the task that is slow
-        return patience * max(LEAST_LIMIT, SLOWER * self._pace * max(task.nbytes, 1 << 20))
+        usual = FIRST_LIMIT
+        if self._pace is not None:
+            usual = max(LEAST_LIMIT, SLOWER * self._pace * max(standing.task.nbytes, 1 << 20))
+        if standing.over:  # nobody waits for it
+            return usual
+        patience: int = 2 ** min(standing.late, _MOST_PATIENCE)  # perhaps it is the task that is slow
+        return patience * usual
 
     def _queue_again(self, standing: _Standing) -> None:
         if not standing.queued:
             standing.queued = True
-            self._queue.appendleft(standing.task.key)
+            self._queue.appendleft(standing)
 
-    def _take_off(self, name: str, key: int, now: float) -> None:
-        """Note that a worker has answered."""
+    def _forget(self, standing: _Standing) -> None:
+        """A task is over; what other workers have of it, and its place in the queue, mean nothing now."""
+        standing.over = True
+        del self._tasks[standing.task.key]
+
+    def _take_off(self, name: str, key: int, now: float) -> _Standing | None:
+        """Note that a worker has answered.
+
+        Returns:
+            how the task stands; None if nobody waits for the answer.
+        """
         worker = self.workers.get(name)
-        if worker is None:
-            return
+        attempt = next((a for a in worker.has if a.standing.task.key == key), None) if worker else None
+        if worker is None or attempt is None:
+            return None
         worker.suspect = False
-        worker.has = deque(a for a in worker.has if a.task.key != key)
+        worker.has.remove(attempt)
         self._settle(worker)
         if worker.has:
             worker.has[0].since = max(worker.has[0].since, now)
-        standing = self._tasks.get(key)
-        if standing is not None:
-            standing.copies -= 1
+        attempt.standing.copies -= 1
+        return None if attempt.standing.over else attempt.standing
