@@ -33,6 +33,7 @@ class ScanJob:
 
     Attributes:
         bins: how many wait to be written.
+        has_news: whether it knows anything that is not in the warehouse.
         complete: whether everything is counted, so that the next writing is the last.
         over: whether everything is in the warehouse, or nothing more will be.
         nbytes_read: bytes that were read.
@@ -60,7 +61,7 @@ class ScanJob:
         self._first_pass = True
         self._removed = False
         self.bins = 0
-        self.complete = self.over = False
+        self.has_news = self.complete = self.over = False
         self.nbytes_read = 0
 
     def covered(self) -> dict[int, tuple[Span, ...]]:
@@ -79,6 +80,7 @@ class ScanJob:
         self._take_what_needs_no_reading(plan)
         self._queue.extend(plan.tasks)
         self._go_on()
+        self.has_news = self.complete or bool(self._finished)
 
     def take(self) -> Task | None:
         """The next task in file order; None if there is none now."""
@@ -90,6 +92,7 @@ class ScanJob:
     def add(self, ended: Done[Counted]) -> None:
         """Fold what a task found."""
         self._under_way -= 1
+        self.has_news = True
         self.nbytes_read += ended.outcome.nbytes
         name, outcome = self.checkpoint.name, ended.outcome
         self._listener(TaskDone(ended.task.key, outcome.nbytes, name, ended.worker, ended.seconds))
@@ -122,7 +125,7 @@ class ScanJob:
         number = self.standing.subject_id
         if self._removed:
             raise TaskError(f"subject {number} was removed by another process during the scan")
-        self._finished, self.bins = [], 0
+        self._finished, self.bins, self.has_news = [], 0, False
         self._kept |= self._awaiting.keys()
         if self.complete:
             self.end()

@@ -35,17 +35,21 @@ class Scribe:
         return time.monotonic() - self._written > FLUSH_SECONDS or sum(j.bins for j in jobs) > FLUSH_BINS
 
     def write(self, jobs: Sequence[ScanJob]) -> list[tuple[ScanJob, TaskError]]:
-        """Write everything that jobs know, at once.
+        """Write everything that jobs know, at once; those without news cost nothing.
 
         Returns:
             those that could not be written, because somebody else removed their subject.
         """
+        failed = self._put([job for job in jobs if job.has_news])
+        self._written = time.monotonic()
+        return failed
+
+    def _put(self, jobs: Sequence[ScanJob]) -> list[tuple[ScanJob, TaskError]]:
         if not jobs:
             return []
         with self._store.writing() as connection:
             for job in jobs:
                 job.write(connection)
-        self._written = time.monotonic()
         failed = []
         for job in jobs:
             try:
@@ -65,7 +69,7 @@ class Scribe:
                 with self._store.writing() as connection:
                     discard(connection, job.standing.subject_id)
             elif isinstance(error, (TaskError, KeyboardInterrupt)):
-                for _, failure in self.write([job]):
+                for _, failure in self._put([job]):  # the others' time goes on
                     raise failure
         finally:
             if not job.over:
