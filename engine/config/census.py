@@ -15,14 +15,24 @@ _KINDS = ("uri", "glob", "hub", "under", "list")
 
 
 def _size(value: Any) -> Any:
-    return parse_size(value) if isinstance(value, str) else value
+    try:
+        return parse_size(value) if isinstance(value, str) else value
+    except OverflowError as error:
+        raise ValueError("expected a size, found one beyond all bounds") from error
 
 
 def _source(value: Any) -> Any:
     return {"uri": value} if isinstance(value, str) else value
 
 
+def _some(value: Any) -> Any:
+    if isinstance(value, tuple) and not value:
+        raise ValueError("names no place")
+    return value
+
+
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+Place = Annotated[str, Field(min_length=1)]
 Patterns = tuple[str, ...]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -53,11 +63,11 @@ class Source(Part):
         newest: of a `hub`, only so many, the last modified.
     """
 
-    uri: str | None = None
-    glob: str | None = None
-    hub: str | None = None
-    under: str | None = None
-    list: str | None = None
+    uri: Place | None = None
+    glob: Place | None = None
+    hub: Place | None = None
+    under: Place | None = None
+    list: Place | None = None
     name: str | None = None
     include: Patterns = ()
     exclude: Patterns = ()
@@ -139,8 +149,8 @@ class CensusConfig(Part):
 
     job: Literal["scan"]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "census"
-    warehouse: str = WAREHOUSE
-    checkpoints: Annotated[tuple[Annotated[Source, BeforeValidator(_source)], ...], Field(min_length=1)]
+    warehouse: Place = WAREHOUSE
+    checkpoints: Annotated[tuple[Annotated[Source, BeforeValidator(_source)], ...], BeforeValidator(_some)]
     include: Patterns = ()
     exclude: Patterns = ()
     tensors: Tensors = Tensors()
@@ -148,7 +158,7 @@ class CensusConfig(Part):
     force: bool = False
     budget: Budget = Budget()
     run: Run = Run()
-    export: str | None = None
+    export: Place | None = None
 
 
 def load_census(path: str | Path) -> CensusConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -18,6 +19,8 @@ from engine.errors import ConfigError
 
 MOST_BYTES = 10 << 20
 _MOST_DEPTH = 50
+_MOST_FAULTS = 100
+_MOST_SHOWN = 100  # characters of a value
 
 
 class Strict(BaseModel):
@@ -30,7 +33,7 @@ Model = TypeVar("Model", bound=Strict)
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Reads plain data; no anchors, with which a short file can stand for gigabytes, and no key twice."""
+    """Reads plain data: no key twice, no tags, no aliases, by which a short file can stand for gigabytes."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -41,6 +44,9 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
             raise yaml.MarkedYAMLError(
                 problem="aliases are not read", problem_mark=self.peek_event().start_mark
             )
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:  # with a tag, a value need not be what it says
+            raise yaml.MarkedYAMLError(problem="tags are not read", problem_mark=event.start_mark)
         self._depth += 1
         if self._depth > _MOST_DEPTH:
             mark = self.peek_event().start_mark
@@ -83,6 +89,8 @@ def read_yaml(path: str | Path) -> Any:
             raw = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    except ValueError as error:  # a NUL in it
+        raise ConfigError(f"is not a usable path: {error}", file=str(path)) from error
     if len(raw) > MOST_BYTES:
         raise ConfigError(f"is no configuration: larger than {MOST_BYTES:,} bytes", file=str(path))
     try:
@@ -97,7 +105,7 @@ def read_yaml(path: str | Path) -> Any:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ConfigError(f"{where}{error.problem or error.context}", file=str(path)) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ConfigError(f"is no YAML: {' '.join(str(error).split())}", file=str(path)) from error
 
 
@@ -114,35 +122,40 @@ def validate(data: Any, model: type[Model], file: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        faults = list(dict.fromkeys(_faults(error, model)))
+        faults = list(islice(dict.fromkeys(_faults(error, model)), _MOST_FAULTS))
+        if (more := error.error_count() - _MOST_FAULTS) > 0:
+            faults.append(f"and {more:,} more")
         if len(faults) == 1:
             raise ConfigError(faults[0], file=file) from error
-        raise ConfigError("\n  ".join([f"has {len(faults)} faults:", *faults]), file=file) from error
+        message = "\n  ".join([f"has {error.error_count():,} faults:", *faults])
+        raise ConfigError(message, file=file) from error
 
 
 def _faults(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
-    for fault in error.errors(include_url=False):
-        place = [part for part in fault["loc"] if not _is_branch(part)]
-        where = ".".join(map(str, place)) or "the file"
-        found = "" if isinstance(fault["input"], (dict, list)) else f", found {fault['input']!r}"
+    for fault in error.errors(include_url=False)[:_MOST_FAULTS]:
+        place = fault["loc"]
+        where = _short(".".join(str(part) or "''" for part in place) or "the file")
+        found = "" if isinstance(fault["input"], (dict, list, tuple)) else f", found {fault['input']!r}"
         if fault["type"] == "extra_forbidden":
-            near = get_close_matches(str(place[-1]), _keys(model, place[:-1]), 1, 0.5)
+            near = get_close_matches(str(place[-1])[:_MOST_SHOWN], _keys(model, place[:-1]), 1, 0.5)
             yield f"{where}: there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
         elif fault["type"] == "missing":
             yield f"{where}: is missing"
+        elif fault["type"] in ("model_type", "dict_type"):
+            yield f"{where}: expected keys and values{_short(found)}"
         elif fault["type"] == "value_error":
-            yield f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+            yield f"{where}: {_short(fault['msg'].removeprefix('Value error, '), 2 * _MOST_SHOWN)}"
         else:
             message = fault["msg"][0].lower() + fault["msg"][1:]
-            yield f"{where}: {message.replace('input should be', 'expected')}{found}"
+            message = message.replace("input should be", "expected").replace("valid tuple", "list")
+            yield f"{where}: {message}{_short(found)}"
 
 
-def _is_branch(part: int | str) -> bool:
-    """Whether a part of a place is pydantic's name for one of several types."""
-    return isinstance(part, str) and (part[:1].isupper() or part in ("str", "int", "float") or "[" in part)
+def _short(text: str, most: int = _MOST_SHOWN) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
-def _keys(model: type[BaseModel], place: list[int | str]) -> list[str]:
+def _keys(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
     """The keys that are known at a place."""
     models = [model]
     for part in place:

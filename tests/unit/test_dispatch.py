@@ -134,6 +134,17 @@ def test_a_broken_node_keeps_no_task_from_the_others():
     assert sorted(ended) == list(range(10))
 
 
+def test_who_has_a_task_already_leaves_it_to_a_neighbour():
+    dispatch = pool("a", "b", "b", tasks=1, task_seconds=5.0)
+    sent(dispatch)
+    dispatch.late(6.0)
+    assert sent(dispatch, 6.0) == [("w1", 0)]
+    dispatch.submit(task(1))
+    assert sent(dispatch, 6.0) == [("w2", 1)]
+    dispatch.failed("w0", 0, 7.0, again=True)  # of the others, w1 is asked first
+    assert sent(dispatch, 7.0) == [("w2", 0)]
+
+
 @pytest.mark.parametrize("nodes", [("a",), ("a", "a"), ("a", "b"), ("a", "b", "c", "d", "e")])
 def test_a_task_that_fails_too_often_fails_for_good(nodes):
     dispatch = pool(*nodes, tasks=1)
