@@ -158,6 +158,12 @@ class Counter:
         if self._pending >> 31:  # the counters have 32 bits
             self._fold()
 
+    def add_zeros(self, count: int) -> None:
+        """Count so many elements that are +0."""
+        self._totals[0, 0] += np.uint64(count)
+        if count and not self.coding.complete:
+            self._extremes = min(0.0, self._extremes[0]), max(0.0, self._extremes[1])
+
     def _add32(self, block: NDArray[np.uint8]) -> None:
         patterns = as_f32_patterns(block, self.dtype)
         for start in range(0, patterns.size, _FOLD_AFTER):
@@ -190,17 +196,34 @@ class Counter:
             TaskError: more elements share a code than the sum of squares has room for.
         """
         self._fold()
-        codes, low_sums = _live(self.coding, self._totals)
-        n = self._totals[0, codes]
-        if self.coding.complete:
-            zeros, low, high = _from_codes(self.coding, codes, n)
-        else:
-            _check_room(n)
-            zeros = int(self._totals[0, _ZERO_CODES].sum()) - self._subnormals
-            low, high = self._extremes
+        zeros = 0 if self.coding.complete else int(self._totals[0, _ZERO_CODES].sum()) - self._subnormals
+        sketch = from_totals(self.coding, self._totals, zeros, *self._extremes)
         self._totals[:] = 0
         self._subnormals, self._extremes = 0, (np.inf, -np.inf)
-        return Sketch(self.coding.name, codes, n, *low_sums, zeros, low, high)
+        return sketch
+
+
+def from_totals(coding: Coding, totals: U64, zeros: int = 0, low: float = 0, high: float = 0) -> Sketch:
+    """Make a sketch of dense sums.
+
+    Args:
+        coding: what the codes are.
+        totals: (3, size) uint64: counts, sums of low halves, sums of their squares; (1, size) for a complete
+            coding.
+        zeros: elements equal to zero; a complete coding tells them and the extremes itself.
+        low: the smallest finite element, +inf when there is none.
+        high: the largest, likewise -inf.
+
+    Raises:
+        TaskError: more elements share a code than the sum of squares has room for.
+    """
+    codes, low_sums = _live(coding, totals)
+    n = totals[0, codes]
+    if coding.complete:
+        zeros, low, high = _from_codes(coding, codes, n)
+    else:
+        _check_room(n)
+    return Sketch(coding.name, codes, n, *low_sums, zeros, low, high)
 
 
 def _check_room(n: U64) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from engine.nouns.dtypes import CODINGS, DTYPES, Coding, Dtype
+
+if TYPE_CHECKING:
+    from engine.nouns.adapters import Product
 
 Found = TypeVar("Found")
 
@@ -268,6 +271,28 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """Elements of several tensors that are read in lockstep, in C order, to count their differences.
+
+    Attributes:
+        first: index of the first element, the same in all of them.
+        elements: how many.
+        chunks: how many of the next chunks of each operand hold them; 0 for an operand that takes no part.
+        differences: (operand, ordinal) for each difference operand - operand 0 that is counted.
+    """
+
+    first: int
+    elements: int
+    chunks: tuple[int, ...]
+    differences: tuple[tuple[int, int], ...]
+
+    @property
+    def span(self) -> Span:
+        """The elements it covers."""
+        return self.first, self.first + self.elements
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A unit of work: what to read, and how much memory reading it takes.
 
@@ -281,6 +306,9 @@ class Task:
         refine: for a second pass over 32-bit floats, the codes of each tensor whose low halves are
             counted one by one.
         ahead: for distant files, how to read them; None for local ones.
+        operands: of differences, what is read side by side, the base first; each says where its chunks lie.
+        steps: of differences, what is subtracted from what; `files` and `chunks` are empty then.
+        products: of adapters, what is multiplied with what.
     """
 
     key: int
@@ -291,11 +319,14 @@ class Task:
     passing: bool = False
     refine: dict[int, tuple[int, ...]] = field(default_factory=dict)
     ahead: Ahead | None = None
+    operands: tuple[Task, ...] = ()
+    steps: tuple[Step, ...] = ()
+    products: tuple[Product, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes that the task reads."""
-        return sum(c.nbytes for c in self.chunks)
+        return sum(c.nbytes for c in self.chunks) + sum(o.nbytes for o in self.operands)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ class RefineBody:
 
     def __init__(self) -> None:
         self._reader = BlockReader()
-        self._tables: _Tables | None = None
+        self._tables: RefineTables | None = None
 
     def __call__(self, task: Task) -> Outcome[Refinement]:
         """Refine the elements of every chunk of a task."""
-        tables, self._tables = self._tables or _Tables(), None  # come back only when all went well
+        tables, self._tables = self._tables or RefineTables(), None  # come back only when all went well
         parts = []
         for chunk, blocks in self._reader.read(task):
             dtype = DTYPES["F32" if chunk.scaled else chunk.dtype]
@@ -36,7 +36,7 @@ class RefineBody:
         return Outcome(task.key, task.nbytes, tuple(parts))
 
 
-class _Tables:
+class RefineTables:
     """What the kernel adds to, reused from chunk to chunk: clearing what was used is cheaper than zeros."""
 
     def __init__(self) -> None:
@@ -56,6 +56,11 @@ class _Tables:
     def add(self, patterns: NDArray[np.uint32]) -> None:
         """Count (n,) uint32 patterns."""
         cpu.refine32(patterns, self._slots, self._low_counts, self._powers)
+
+    def add_zeros(self, count: int) -> None:
+        """Count so many elements that are +0."""
+        if self._slots[0] >= 0:
+            self._low_counts[self._slots[0], 0] += np.uint64(count)
 
     def take(self) -> Refinement:
         """Hand out what was counted, and clear it."""
