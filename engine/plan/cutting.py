@@ -64,9 +64,27 @@ def _gaps(covered: Iterable[Span], elements: int) -> Iterator[Span]:
         yield position, elements
 
 
-def group_chunks(checkpoint: Checkpoint, chunks: Iterable[Chunk], limits: Fitted) -> Iterator[Task]:
+def cut_tensors(
+    checkpoint: Checkpoint, covered: Mapping[int, Sequence[Span]], ordinals: Sequence[int], limits: Fitted
+) -> Iterator[Chunk]:
+    """Cut what is missing of some tensors."""
+    missing = [_missing_bytes(checkpoint.tensors[i], covered.get(i, ())) for i in ordinals]
+    left = sum(missing)
+    for ordinal, nbytes in zip(ordinals, missing, strict=True):
+        tensor, spans = checkpoint.tensors[ordinal], covered.get(ordinal, ())
+        yield from cut_tensor(ordinal, tensor, spans, limits.next_bytes(left))
+        left -= nbytes
+
+
+def _missing_bytes(tensor: TensorInfo, covered: Sequence[Span]) -> int:
+    missing = sum(stop - start for start, stop in _gaps(covered, tensor.elements))
+    return tensor.nbytes * missing // max(tensor.elements, 1)
+
+
+def group_chunks(checkpoint: Checkpoint, chunks: Sequence[Chunk], limits: Fitted) -> Iterator[Task]:
     """Group chunks that lie together; small files share a task."""
-    most = limits.task_bytes
+    left = sum(chunk.nbytes for chunk in chunks)
+    most = limits.next_bytes(left)
     group: list[Chunk] = []
     key = size = 0
     for chunk in chunks:
@@ -74,6 +92,8 @@ def group_chunks(checkpoint: Checkpoint, chunks: Iterable[Chunk], limits: Fitted
         other = bool(group) and chunk.file != group[-1].file and size >= SMALLEST_TASK
         if group and (full or other):
             yield make_task(key, checkpoint, group, limits)
+            left -= size
+            most = limits.next_bytes(left)
             group, key, size = [], key + 1, 0
         group.append(chunk)
         size += chunk.nbytes

@@ -17,6 +17,8 @@ RANGES_EACH = 16
 """So many requests one after the other keep a connection busy nearly all the time."""
 SMALLEST_TASK = 8 * MIB
 TASKS_PER_WORKER = 4
+SHARE = 2
+"""A worker with connections of its own reads one part in so many of its share of what is left."""
 MOST_CHUNKS = 4_096
 
 BASE_BYTES = 320 * MIB
@@ -112,6 +114,7 @@ class Fitted:
         task_bytes: about how many bytes a task reads.
         range_bytes: how many bytes one request for a distant file asks for.
         worker_bytes: memory of each worker apart from its task.
+        least_bytes: about how many bytes the last tasks read; None if all are of one size.
     """
 
     workers: int
@@ -122,15 +125,23 @@ class Fitted:
     ranges: int
     range_bytes: int
     worker_bytes: int = 0
+    least_bytes: int | None = None
+
+    def next_bytes(self, left: int) -> int:
+        """About how many bytes the next task reads, when so many are left."""
+        if self.least_bytes is None:
+            return self.task_bytes
+        return min(self.task_bytes, max(self.least_bytes, left // (SHARE * self.workers)))
 
 
 def fit(limits: Limits, pending: int, *, distant: bool) -> Fitted:
     """Fit limits to how much is to be read.
 
     A local checkpoint is cut so that every worker has several tasks. A distant one is cut into as few tasks
-    as there are workers, if that does not make them too large, because at the end of a task fewer requests
-    are under way; and its requests are so small that each connection makes many of them, one after the
-    other.
+    as there are threads, if that does not make them too large, because at the end of a task fewer requests
+    are under way. Processes have connections of their own, and while one is at its last task the others'
+    would be idle: so tasks become smaller towards the end, down to one request for each connection. Requests
+    are so small that each connection makes many of them, one after the other.
 
     Args:
         limits: what a caller says.
@@ -141,11 +152,13 @@ def fit(limits: Limits, pending: int, *, distant: bool) -> Fitted:
         ConfigError: the limits make no sense.
     """
     check_limits(limits)
+    processes = limits.workers if limits.worker_bytes else 1
     fair = -(-pending // (limits.workers * (1 if distant else TASKS_PER_WORKER)))
     task_bytes = limits.task_bytes or min(TASK_BYTES, max(SMALLEST_TASK, fair))
     largest = limits.range_bytes
-    while largest > SMALLEST_RANGE and largest * limits.ranges * RANGES_EACH > pending:
+    while largest > SMALLEST_RANGE and largest * limits.ranges * processes * RANGES_EACH > pending:
         largest //= 2
+    shrinking = distant and processes > 1 and limits.task_bytes is None
     return Fitted(
         limits.workers,
         task_bytes,
@@ -155,4 +168,5 @@ def fit(limits: Limits, pending: int, *, distant: bool) -> Fitted:
         limits.ranges,
         max(8, largest // 8 * 8),
         limits.worker_bytes,
+        max(SMALLEST_TASK, largest * limits.ranges) if shrinking else None,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from engine.errors import BudgetError, ConfigError
 from engine.nouns.records import Checkpoint, Scaled, Span, Task, TensorInfo
-from engine.plan.cutting import base_bytes, cut_tensor, group_chunks, process_bytes, whole_chunks
+from engine.plan.cutting import base_bytes, cut_tensors, group_chunks, process_bytes, whole_chunks
 from engine.plan.limits import MIB, REFINE_BYTES, Fitted, Limits, Selection, fit
 
 
@@ -64,12 +64,11 @@ def plan_scan(
     read = [i for i in measured if checkpoint.tensors[i].scaling is None]  # values come with their codes
     pending = sum(checkpoint.tensors[i].nbytes for i in read)
     fitted = fit(limits, pending, distant=checkpoint.distant)
-    scaled = _scaled(checkpoint)
-    chunks = (
-        replace(c, scaled=scaled.get(i)) if i in scaled else c
-        for i in read
-        for c in cut_tensor(i, checkpoint.tensors[i], covered.get(i, ()), fitted.task_bytes)
-    )
+    scaled = scaled_tensors(checkpoint)
+    chunks = [
+        replace(c, scaled=scaled[c.tensor]) if c.tensor in scaled else c
+        for c in cut_tensors(checkpoint, covered, read, fitted)
+    ]
     tasks = tuple(group_chunks(checkpoint, chunks, fitted))
     refined = exact and any(_is_refined(checkpoint.tensors[i]) for i in measured)
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES if refined else 0)
@@ -89,7 +88,7 @@ def _chosen(checkpoint: Checkpoint, selection: Selection) -> list[int]:
     ]
 
 
-def _scaled(checkpoint: Checkpoint) -> dict[int, Scaled]:
+def scaled_tensors(checkpoint: Checkpoint) -> dict[int, Scaled]:
     """What to do with the chunks of each tensor of codes; files are still those of the checkpoint."""
     found = {}
     for ordinal, tensor in enumerate(checkpoint.tensors):
@@ -112,11 +111,10 @@ def plan_refine(
     """
     pending = sum(checkpoint.tensors[i].nbytes for i in codes)
     fitted = fit(limits, pending, distant=checkpoint.distant)
-    scaled = {s.tensor: s for s in _scaled(checkpoint).values()}
+    scaled = {s.tensor: s for s in scaled_tensors(checkpoint).values()}
     chunks = [
-        replace(c, scaled=scaled[i]) if i in scaled else c
-        for i in sorted(codes)
-        for c in cut_tensor(i, checkpoint.tensors[i], (), fitted.task_bytes)
+        replace(c, scaled=scaled[c.tensor]) if c.tensor in scaled else c
+        for c in cut_tensors(checkpoint, {}, sorted(codes), fitted)
     ]
     return tuple(
         replace(

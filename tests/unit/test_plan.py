@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
@@ -266,3 +267,36 @@ def test_every_coding_is_projected():
     for dtype in COUNTED:
         (task,) = plan_scan(imagine((dtype, (8,))), ALL, Limits(), {}).tasks
         assert task.projected_bytes >= MIB + DTYPES[dtype].bits
+
+
+# Workers with connections of their own
+
+
+def test_tasks_of_processes_that_read_a_distant_checkpoint_shrink_towards_the_end():
+    shapes = [("BF16", (1 << 12, 1 << 12))] * 100  # 32 MiB each
+    distant = replace(imagine(*shapes), distant=True)
+    limits = Limits(workers=8, ranges=1, worker_bytes=MIB)
+    sizes = [t.nbytes for t in plan_scan(distant, ALL, limits, {}).tasks]
+    assert sum(sizes) == distant.nbytes
+    for position, nbytes in enumerate(sizes):
+        left = sum(sizes[position:]) + 32 * MIB  # when the tensor was cut
+        assert nbytes <= max(8 * MIB, left // 16)  # half of what is left for each
+    assert sizes[0] > 100 * MIB
+    assert sizes[-1] == 8 * MIB
+    covered = {i: [(0, 1 << 24)] for i in range(90)}
+    resumed = [t.nbytes for t in plan_scan(distant, ALL, limits, covered).tasks]
+    assert sum(resumed) == 320 * MIB
+    assert max(resumed) <= 20 * MIB
+
+
+def test_the_last_tasks_of_processes_keep_all_their_connections_busy():
+    distant = replace(imagine(("BF16", (1 << 15, 1 << 15))), distant=True)  # 2 GiB
+    limits = Limits(workers=4, ranges=8, worker_bytes=MIB)
+    for task in plan_scan(distant, ALL, limits, {}).tasks[:-1]:
+        assert task.nbytes >= task.ahead.ranges * task.ahead.range_bytes
+
+
+@pytest.mark.parametrize("limits", [Limits(workers=8), Limits(workers=8, worker_bytes=MIB, task_bytes=MIB)])
+def test_tasks_of_threads_and_those_of_a_given_size_do_not_shrink(limits):
+    distant = replace(imagine(("BF16", (1 << 13, 1 << 13))), distant=True)
+    assert len({t.nbytes for t in plan_scan(distant, ALL, limits, {}).tasks}) == 1
