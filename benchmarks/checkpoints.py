@@ -93,7 +93,8 @@ def _header(tensors: dict[str, Shape], dtype: str) -> tuple[bytes, dict[str, int
     return head, {name: start + len(head) for name, start in starts.items()}, end + len(head)
 
 
-def _write_shard(path: Path, tensors: dict[str, Shape], dtype: str, fill: str, seed: int) -> None:
+def write_shard(path: Path, tensors: dict[str, Shape], dtype: str, fill: str, seed: int = 0) -> None:
+    """Write one safetensors file; arguments as for `write_checkpoint`."""
     head, starts, length = _header(tensors, dtype)
     item = DTYPES[dtype][1]
 
@@ -141,7 +142,7 @@ def write_checkpoint(
     for i, shard in enumerate(shards, 1):
         many = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         file = many if len(shards) > 1 else "model.safetensors"
-        _write_shard(out / file, shard, dtype, fill, seed)
+        write_shard(out / file, shard, dtype, fill, seed)
         weight_map |= dict.fromkeys(shard, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}

@@ -55,7 +55,7 @@ def measure(command: Sequence[str]) -> Cost:
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
 
 
-def scan_command(checkpoint: Path, warehouse: Path, *options: str) -> list[str]:
+def scan_command(checkpoint: Path | str, warehouse: Path, *options: str) -> list[str]:
     """Our scan of a checkpoint, with a warehouse of its own."""
     return [GAUSSMETER, "scan", str(checkpoint), "-w", str(warehouse), "--force", "-q", *options]
 
