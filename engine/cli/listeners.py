@@ -6,14 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TextIO
 
 from engine.cli.output import printable
 from engine.cli.progress import progress
-from engine.errors import ConfigError
+from engine.errors import ConfigError, TaskError
 from engine.nouns.events import Event, Judged, Listener, TaskRetried, WorkerLost
 
 _QUIET = ("planned", "unchanged", "skipped")  # the summary counts them
@@ -39,7 +39,8 @@ def listening(events: str | None, *, quiet: bool, log: bool = False) -> Iterator
         log: whether lines are logged where no bar is drawn.
     """
     with ExitStack() as stack:
-        listeners = [stack.enter_context(progress(quiet=quiet)), stack.enter_context(recording(events))]
+        drawn = progress(quiet=quiet or events == "-")  # a bar would wrap the lines
+        listeners = [stack.enter_context(drawn), stack.enter_context(recording(events))]
         if log and not quiet and not sys.stderr.isatty() and events != "-":
             listeners.append(logging_to(sys.stderr))
         yield together(*(listener for listener in listeners if listener is not None))
@@ -53,26 +54,34 @@ def recording(path: str | None) -> Iterator[Listener | None]:
         path: the file, which is added to; `-` for standard error; None for nothing.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: it cannot be opened.
+        TaskError: by the listener: it cannot be written any more.
     """
     if path is None:
         yield None
     elif path == "-":
-        yield _lines(sys.stderr)
+        yield _lines(sys.stderr, "standard error")
     else:
         try:
-            file = open(path, "a", encoding="utf-8")  # noqa: SIM115, PTH123 - closed below
-        except OSError as error:
-            raise ConfigError(f"cannot be written: {error.strerror}", file=path) from error
-        with file:
-            yield _lines(file)
+            file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115, PTH123 - closed below
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"cannot be written: {reason}", file=path) from error
+        try:
+            yield _lines(file, path)
+        finally:
+            with suppress(OSError):  # a line that could not be written was told of
+                file.close()
 
 
-def _lines(file: TextIO) -> Listener:
+def _lines(file: TextIO, name: str) -> Listener:
     def write(event: Event) -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        file.write(json.dumps({"at": at, "event": type(event).__name__, **asdict(event)}) + "\n")
-        file.flush()
+        try:
+            file.write(json.dumps({"at": at, "event": type(event).__name__, **asdict(event)}) + "\n")
+            file.flush()
+        except OSError as error:
+            raise TaskError(f"events cannot be written: {error.strerror}", file=name) from error
 
     return write
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from engine.cli.output import printable
 from engine.nouns.events import (
     Ended,
     Event,
@@ -49,7 +50,8 @@ def progress(*, quiet: bool = False) -> Iterator[Listener]:
     )
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bars = Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True), transient=True)
+    name = TextColumn("{task.description}", markup=False)  # brackets in a name mean nothing
+    bars = Progress(name, *columns, console=Console(stderr=True), transient=True)
     with bars:
         yield _Drawing(bars)
 
@@ -74,14 +76,12 @@ class _Drawing:
                     self._bars.advance(self._open[event.name], event.nbytes)
             case Waiting() if event.seconds > _PATIENCE and not self._said:
                 self._said = True
-                self._bars.console.print(
-                    f"waiting for the warehouse, held by {event.holder}", highlight=False
-                )
+                self._say(f"waiting for the warehouse, held by {event.holder}")
             case WorkerJoined():
                 self._workers += 1
             case WorkerLost():
                 self._workers -= 1
-                self._bars.console.print(f"lost worker {event.worker}: {event.reason}", highlight=False)
+                self._say(f"lost worker {event.worker}: {event.reason}")
             case Found():
                 self._found += event.checkpoints
             case Judged():
@@ -98,7 +98,10 @@ class _Drawing:
         self._planned += event.nbytes
         self._close(name)
         if len(self._open) < _MOST_BARS:
-            self._open[name] = self._bars.add_task(event.name, total=event.nbytes)
+            self._open[name] = self._bars.add_task(printable(event.name), total=event.nbytes)
+
+    def _say(self, text: str) -> None:
+        self._bars.console.print(printable(text), highlight=False, markup=False, emoji=False)
 
     def _head(self) -> None:
         if not self._found:

@@ -117,7 +117,7 @@ def _matching(pattern: str) -> Iterator[Candidate]:
 
 
 def _matches(pattern: str, failed: list[OSError]) -> set[str]:
-    """Like `glob`, but links lead nowhere in circles, and the folders of one checkpoint are not looked into."""
+    """Like `glob`, but links lead nowhere in circles, and no checkpoint's own folders are looked into."""
     parts = pattern.split("/")
     if _ANY_DEPTH not in parts:
         return set(glob.iglob(pattern))  # noqa: PTH207 - of any root

@@ -14,6 +14,11 @@ from pathlib import Path
 
 from engine.errors import AlreadyRunning, WarehouseError
 
+_HOW = (
+    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+)  # no link, and no waiting for a pipe
+_MOST_BYTES = 1000
+
 
 @contextmanager
 def only_one(warehouse: str | Path, name: str) -> Iterator[None]:
@@ -23,28 +28,40 @@ def only_one(warehouse: str | Path, name: str) -> Iterator[None]:
         AlreadyRunning: another process holds it.
         WarehouseError: there can be no such file.
     """
-    path = Path(f"{warehouse}.{re.sub(r'[^A-Za-z0-9._-]', '-', name)}.lock")
+    path = f"{warehouse}.{re.sub(r'[^A-Za-z0-9._-]', '-', name)}.lock"
     try:
-        file = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise WarehouseError(f"cannot be written: {error.strerror}", file=str(path)) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as taken:
-            file.seek(0)
-            raise AlreadyRunning(f"{name} is running already{_holder(file.read())}") from taken
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
-        file.flush()
+        descriptor = os.open(path, _HOW, 0o666)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WarehouseError(f"cannot be written: {reason}", file=path) from error
+    try:
+        _take(descriptor, path, name)
         yield
-        file.truncate(0)
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
 
 
-def _holder(text: str) -> str:
+def _take(descriptor: int, path: str, name: str) -> None:
     try:
-        held = json.loads(text)
-        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(held["since"]))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as taken:
+        raise AlreadyRunning(f"{name} is running already{_holder(descriptor)}") from taken
+    except OSError as error:  # a file system without locks
+        raise WarehouseError(f"cannot be locked: {error.strerror}", file=path) from error
+    held = {"pid": os.getpid(), "host": platform.node(), "since": time.time()}
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(held).encode(), 0)
+    except OSError as error:
+        raise WarehouseError(f"cannot be written: {error.strerror}", file=path) from error
+
+
+def _holder(descriptor: int) -> str:
+    """Who holds a lock, if its file says so: it may be empty for a moment, or anybody's."""
+    try:
+        held = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(float(held["since"])))
         return f" (process {held['pid']} on {held['host']}, since {since})"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return ""
