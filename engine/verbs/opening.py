@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+_PATIENCE = 0.2  # seconds after which what was found is handed on, be it little
 Item = TypeVar("Item")
 Opened = TypeVar("Opened")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found(Generic[Item]):
+    items: list[Item]
+    error: BaseException | None  # what ended the search before its end
+    all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ class Opener(Generic[Item, Opened]):
         self._open, self._ahead = open_one, ahead
         self._finder = ThreadPoolExecutor(1, thread_name_prefix="find")
         self._openers = ThreadPoolExecutor(ahead, thread_name_prefix="open")
-        self._search: Future[list[Item]] | None = None
+        self._search: Future[_Found[Item]] | None = None
         self._found: deque[Item] = deque()
         self._opening: dict[Future[Opened], Item] = {}
         self._ready: deque[Tried[Item, Opened]] = deque()
@@ -81,20 +89,31 @@ class Opener(Generic[Item, Opened]):
             item = self._found.popleft()
             self._opening[self._openers.submit(self._open, item)] = item
         if not (self._found or self._found_all or self._search):
-            self._search = self._finder.submit(lambda: list(islice(self._items, self._ahead)))
+            self._search = self._finder.submit(self._look_for_more)
 
     def _take_what_was_opened(self) -> None:
         for future in [f for f in self._opening if f.done()]:
             item, error = self._opening.pop(future), future.exception()
             self._ready.append(Tried(item, None, error) if error else Tried(item, future.result()))
 
+    def _look_for_more(self) -> _Found[Item]:
+        """Find a few, on the finder's thread; what was found before an error counts."""
+        found: list[Item] = []
+        until = time.monotonic() + _PATIENCE
+        try:
+            for item in self._items:
+                found.append(item)
+                if len(found) == self._ahead or time.monotonic() > until:
+                    return _Found(found, None, all=False)
+        except BaseException as error:  # noqa: BLE001 - told to whoever takes what was opened
+            return _Found(found, error, all=True)
+        return _Found(found, None, all=True)
+
     def _take_what_was_found(self) -> None:
         if self._search is None or not self._search.done():
             return
-        error = self._search.exception()
-        if error is not None:
-            self._ready.append(Tried(None, None, error))
-        else:
-            self._found.extend(self._search.result())
-        self._found_all = error is not None or not self._found
-        self._search = None
+        found, self._search = self._search.result(), None
+        self._found.extend(found.items)
+        self._found_all = found.all
+        if found.error is not None:
+            self._ready.append(Tried(None, None, found.error))
