@@ -16,6 +16,7 @@ from engine.version import __version__
 if TYPE_CHECKING:
     from engine.verbs.census import census
     from engine.verbs.check import check
+    from engine.verbs.delta import delta
     from engine.verbs.export import export
     from engine.verbs.import_ import import_
     from engine.verbs.job import job
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "census",
     "check",
+    "delta",
     "dry_run",
     "export",
     "import_",
@@ -44,6 +46,7 @@ __all__ = [
 _HOMES = {
     "census": "census",
     "check": "check",
+    "delta": "delta",
     "dry_run": "scan",
     "export": "export",
     "import_": "import_",

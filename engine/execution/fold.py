@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, TypeVar
 
-from engine.nouns.records import Found, Part, Span
+from engine.nouns.records import Part, Span
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)

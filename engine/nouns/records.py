@@ -11,7 +11,7 @@ from engine.nouns.dtypes import CODINGS, DTYPES, Coding, Dtype
 if TYPE_CHECKING:
     from engine.nouns.adapters import Product
 
-Found = TypeVar("Found")
+Found_co = TypeVar("Found_co", covariant=True)
 
 DEQUANTISED = ".dequantised"
 """What follows the name of a tensor of codes in the name of the tensor of its values."""
@@ -278,13 +278,17 @@ class Step:
         first: index of the first element, the same in all of them.
         elements: how many.
         chunks: how many of the next chunks of each operand hold them; 0 for an operand that takes no part.
+        held: how many elements those chunks have, which may be more.
         differences: (operand, ordinal) for each difference operand - operand 0 that is counted.
+        gathered: operands whose elements must be put in order first.
     """
 
     first: int
     elements: int
     chunks: tuple[int, ...]
+    held: tuple[int, ...]
     differences: tuple[tuple[int, int], ...]
+    gathered: tuple[int, ...] = ()
 
     @property
     def span(self) -> Span:
@@ -330,7 +334,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Part(Generic[Found]):
+class Part(Generic[Found_co]):
     """What was found out about a span of a tensor's elements.
 
     Attributes:
@@ -341,13 +345,13 @@ class Part(Generic[Found]):
 
     tensor: int
     span: Span
-    found: Found
+    found: Found_co
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[Found]):
+class Outcome(Generic[Found_co]):
     """What a task found: a few tens of kB, however many weights it read."""
 
     key: int
     nbytes: int
-    parts: tuple[Part[Found], ...]
+    parts: tuple[Part[Found_co], ...]

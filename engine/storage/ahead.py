@@ -61,7 +61,13 @@ class _Queue:
         self._first = None
 
 
-class _Pool:
+class Buffers:
+    """Requests at once, and the buffers that they fill.
+
+    Args:
+        ahead: how many, and how large.
+    """
+
     def __init__(self, ahead: Ahead) -> None:
         self.threads = ThreadPoolExecutor(ahead.ranges, thread_name_prefix="gaussmeter-range")
         self._free: SimpleQueue[bytearray | None] = SimpleQueue()
@@ -70,6 +76,7 @@ class _Pool:
             self._free.put(None)  # made when first needed
 
     def take(self, *, wait: bool) -> bytearray | None:
+        """A buffer; None if there is none now."""
         try:
             buffer = self._free.get(block=wait)
         except Empty:
@@ -77,12 +84,13 @@ class _Pool:
         return buffer if buffer is not None else bytearray(self._range_bytes)
 
     def give(self, buffer: bytearray) -> None:
+        """Let somebody else have it."""
         self._free.put(buffer)
 
 
 @lru_cache(maxsize=1)  # the buffers of a setting that is no longer used are given up
-def _pool(ahead: Ahead) -> _Pool:
-    return _Pool(ahead)
+def _shared(ahead: Ahead) -> Buffers:
+    return Buffers(ahead)
 
 
 def pool_bytes(ahead: Ahead) -> int:
@@ -90,13 +98,17 @@ def pool_bytes(ahead: Ahead) -> int:
     return (ahead.ranges + SPARE) * ahead.range_bytes
 
 
-def read_ahead(readers: Sequence[Reader], extents: Iterable[Extent], ahead: Ahead) -> Iterator[memoryview]:
+def read_ahead(
+    readers: Sequence[Reader], extents: Iterable[Extent], ahead: Ahead, own: Buffers | None = None
+) -> Iterator[memoryview]:
     """Read stretches of files by parallel requests.
 
     Args:
         readers: the open files.
         extents: in the order in which their bytes are wanted.
         ahead: how many requests at once, and their size.
+        own: buffers that nobody else takes, for a thread that reads several things side by side: with shared
+            ones it could wait for what it holds itself.
 
     Yields:
         the bytes of the extents one after the other, in blocks that never hold bytes of two; all blocks of an
@@ -105,7 +117,7 @@ def read_ahead(readers: Sequence[Reader], extents: Iterable[Extent], ahead: Ahea
     Raises:
         FormatError, TaskError: as for `Reader.read_into`.
     """
-    pool = _pool(ahead)
+    pool = own or _shared(ahead)
     requests = _Queue(_requests(extents, ahead.range_bytes))
     under_way: deque[tuple[_Request, bytearray, Future[None]]] = deque()
     held: bytearray | None = None
@@ -128,7 +140,7 @@ def read_ahead(readers: Sequence[Reader], extents: Iterable[Extent], ahead: Ahea
 
 
 def _send(
-    pool: _Pool,
+    pool: Buffers,
     readers: Sequence[Reader],
     requests: _Queue,
     under_way: deque[tuple[_Request, bytearray, Future[None]]],
@@ -144,7 +156,7 @@ def _send(
         requests.drop()
 
 
-def _abandon(pool: _Pool, under_way: deque[tuple[_Request, bytearray, Future[None]]]) -> None:
+def _abandon(pool: Buffers, under_way: deque[tuple[_Request, bytearray, Future[None]]]) -> None:
     """Give buffers back once nobody writes into them."""
     for _, buffer, done in under_way:
         done.cancel()

@@ -8,18 +8,24 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.nouns.records import Chunk, Task
+from engine.nouns.records import Ahead, Chunk, Task
 from engine.storage import Reader, open_reader
-from engine.storage.ahead import Extent, read_ahead
+from engine.storage.ahead import Buffers, Extent, read_ahead
 from engine.tasks.unpack import unpack
 
 Block = NDArray[np.uint8]
 
 
 class BlockReader:
-    """Reads tasks through one buffer that is reused from block to block."""
+    """Reads tasks through one buffer that is reused from block to block.
 
-    def __init__(self) -> None:
+    Args:
+        beside: whether its thread reads other tasks at the same time.
+    """
+
+    def __init__(self, *, beside: bool = False) -> None:
+        self._beside = beside
+        self._own: tuple[Ahead, Buffers] | None = None
         self._buffer = bytearray()
         self._whole = bytearray()
 
@@ -38,11 +44,18 @@ class BlockReader:
         """
         if len(self._buffer) < task.block_bytes:
             self._buffer = bytearray(task.block_bytes)
-        stored = self._near(task) if task.ahead is None else _far(task)
+        stored = self._near(task) if task.ahead is None else _far(task, self._buffers(task.ahead))
         for chunk in task.chunks:
             yield chunk, self._elements(chunk, task, stored)
         for _ in stored:  # to the end, where the files are looked at once more
             raise AssertionError("more bytes than chunks")
+
+    def _buffers(self, ahead: Ahead) -> Buffers | None:
+        if not self._beside:
+            return None
+        if self._own is None or self._own[0] != ahead:
+            self._own = ahead, Buffers(ahead)
+        return self._own[1]
 
     def _elements(self, chunk: Chunk, task: Task, stored: Iterator[memoryview]) -> Iterator[Block]:
         if chunk.piece is None:
@@ -101,7 +114,7 @@ def _aligned(block: Block) -> Block:
     return block.copy() if block.__array_interface__["data"][0] % 8 else block
 
 
-def _far(task: Task) -> Iterator[memoryview]:
+def _far(task: Task, own: Buffers | None) -> Iterator[memoryview]:
     """Read what is far away, several requests ahead."""
     assert task.ahead is not None
     with ExitStack() as stack:
@@ -109,6 +122,6 @@ def _far(task: Task) -> Iterator[memoryview]:
         for reader, planned in zip(readers, task.files, strict=True):
             reader.require(planned)
         extents = (Extent(c.file, c.offset, c.nbytes) for c in task.chunks)
-        yield from read_ahead(readers, extents, task.ahead)
+        yield from read_ahead(readers, extents, task.ahead, own)
         for reader, planned in zip(readers, task.files, strict=True):
             reader.require(planned)

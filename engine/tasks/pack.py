@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +15,8 @@ from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Outcome, Part, Span, Task, TensorInfo
 from engine.sketch import Counter, Sketch
 from engine.tasks.blocks import BlockReader
+from engine.tasks.ordering import in_order
 
-_HELD_BYTES = 32 << 20
 Checksums = tuple[tuple[int, int], ...]
 """For each shard the index of its first element and the CRC-32 of its bytes."""
 
@@ -67,49 +63,14 @@ class PackBody:
         yield (task.chunks[0].first, task.chunks[-1].span[1]), data
 
     def _ordered(self, task: Task) -> Iterator[tuple[Span, NDArray[np.uint8]]]:
-        """The shards of a tensor that lies in another order: it is put in order in a scratch file."""
+        """The shards of a tensor that lies in another order."""
         tensor = self._tensors[task.chunks[0].tensor]
         form = stored_form(tensor)
         assert form is not None
         item = form[2]
-        with self._scratch(tensor, tensor.elements * item) as scratch:
-            pages = mmap.mmap(scratch.fileno(), tensor.elements * item)
-            data = np.frombuffer(pages, f"V{item}")
-            held = 0
-            for chunk, blocks in self._reader.read(task):
-                done = chunk.first
-                for block in blocks:
-                    elements = block.view(data.dtype)
-                    at = chunk.piece.at if chunk.piece else None
-                    if at is None:
-                        data[done : done + elements.size] = elements
-                    else:
-                        steps = tuple(s * item for s in at.strides)
-                        place = np.lib.stride_tricks.as_strided(data[at.start :], at.shape, steps)
-                        place[...] = elements.reshape(at.shape)
-                    done += elements.size
-                    held += block.size
-                    if held > _HELD_BYTES:
-                        pages.madvise(mmap.MADV_DONTNEED)  # they stay in the file, and are nobody's memory
-                        held = 0
+        with in_order(self._reader.read(task), tensor.elements, item, tensor.name) as ordered:
             for start, stop in layout_of(tensor.shape, item).spans():
-                yield (start, stop), np.array(data[start:stop]).view(np.uint8)
-                pages.madvise(mmap.MADV_DONTNEED)
-
-    def _scratch(self, tensor: TensorInfo, nbytes: int) -> IO[bytes]:
-        """A file whose room is there: what is mapped without it ends the process."""
-        scratch = None
-        try:
-            scratch = tempfile.TemporaryFile(prefix="gaussmeter-")  # noqa: SIM115 - the caller closes it
-            os.posix_fallocate(scratch.fileno(), 0, nbytes)
-        except OSError as error:
-            if scratch is not None:
-                scratch.close()
-            message = (
-                f"needs {nbytes:,} bytes in {tempfile.gettempdir()} to be put in order: {error.strerror}"
-            )
-            raise TaskError(message, tensor=tensor.name) from error
-        return scratch
+                yield (start, stop), ordered.take(start, stop)
 
     def _copy(self, ordinal: int, span: Span, data: NDArray[np.uint8]) -> Part[Checksums]:
         tensor = self._tensors[ordinal]

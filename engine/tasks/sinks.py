@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from engine.statistics.refinement import Refinement
 from engine.tasks.refine import RefineTables
 
 Found_co = TypeVar("Found_co", covariant=True)
-Found = TypeVar("Found")
 
 
 class Sink(Protocol[Found_co]):
@@ -87,23 +86,23 @@ class RefineSink:
         return self._tables.take()
 
 
-class Sinks(Generic[Found]):
+class Sinks:
     """Sinks of one kind, one for each difference that is counted at the same time; reused."""
 
     def __init__(self) -> None:
         self._counting: list[CountSink] = []
         self._refining: list[RefineSink] = []
 
-    def of(self, task: Task, ordinals: tuple[int, ...]) -> list[CountSink] | list[RefineSink]:
+    def of(self, task: Task, ordinals: tuple[int, ...]) -> list[Sink[Sketch | Refinement]]:
         """A sink for each tensor, each begun."""
         if not task.refine:
             while len(self._counting) < len(ordinals):
                 self._counting.append(CountSink())
-            return self._counting[: len(ordinals)]
+            return list(self._counting[: len(ordinals)])
         while len(self._refining) < len(ordinals):
             self._refining.append(RefineSink())
         chosen = self._refining[: len(ordinals)]
         for sink, ordinal in zip(chosen, ordinals, strict=True):
             sink.of(task)
             sink.begin(ordinal)
-        return chosen
+        return list(chosen)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from engine.errors import TaskError
 from engine.execution.executor import Done
 from engine.execution.fold import Fold, Partial
 from engine.nouns.events import Ended, Listener, Planned, TaskDone
-from engine.nouns.records import Checkpoint, Outcome, Span, Task
+from engine.nouns.records import Checkpoint, Outcome, Part, Span, Task
 from engine.plan import Limits, Plan, plan_refine
 from engine.sketch import Sketch, combine, empty
 from engine.statistics.refinement import Refinement, combine_refinements
@@ -18,7 +18,8 @@ from engine.warehouse.ingest import Finished, write_partials, write_tensors
 from engine.warehouse.rows import Connection
 from engine.warehouse.subjects import Standing, finish, is_there
 
-Counted = Outcome[Sketch] | Outcome[Refinement]
+Counted = Outcome[Sketch | Refinement]
+PlanSecond = Callable[[Mapping[int, tuple[int, ...]]], tuple[Task, ...]]
 
 
 class ScanJob:
@@ -30,6 +31,8 @@ class ScanJob:
         exact: whether 32-bit floats get a second pass.
         limits: for the plan of the second pass.
         listener: told what happens.
+        plan_second: makes the tasks of the second pass, from the codes to look into by ordinal; None has the
+            checkpoint read again.
 
     Attributes:
         bins: how many wait to be written.
@@ -47,9 +50,11 @@ class ScanJob:
         exact: bool,
         limits: Limits,
         listener: Listener,
+        plan_second: PlanSecond | None = None,
     ) -> None:
         self.checkpoint, self.standing = checkpoint, standing
-        self._exact, self._limits, self._listener = exact, limits, listener
+        self._exact, self._listener = exact, listener
+        self._plan_second = plan_second or (lambda codes: plan_refine(checkpoint, codes, limits))
         self._elements = {i: t.elements for i, t in enumerate(checkpoint.tensors)}
         self._fold = Fold(self._elements, combine, standing.partials)
         self._refined: Fold[Refinement] = Fold(self._elements, combine_refinements)
@@ -69,14 +74,17 @@ class ScanJob:
         done = {i: ((0, self._elements[i]),) for i in self.standing.done}
         return done | {i: p.spans for i, p in self.standing.partials.items()}
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: Plan, shared: Sequence[int] = ()) -> None:
         """Take up what is missing.
 
         Args:
             plan: made with `covered`.
+            shared: bytes of each task that is not in the plan, because it is of other jobs too; somebody else
+                runs them, and calls `add` for each.
         """
-        name = self.checkpoint.name
-        self._listener(Planned(name, len(plan.measured), len(plan.tasks), plan.nbytes))
+        name, nbytes = self.checkpoint.name, plan.nbytes + sum(shared)
+        self._listener(Planned(name, len(plan.measured), len(plan.tasks) + len(shared), nbytes))
+        self._under_way += len(shared)
         self._take_what_needs_no_reading(plan)
         self._queue.extend(plan.tasks)
         self._go_on()
@@ -98,10 +106,10 @@ class ScanJob:
         self._listener(TaskDone(ended.task.key, outcome.nbytes, name, ended.worker, ended.seconds))
         for part in outcome.parts:
             if isinstance(part.found, Sketch):
-                for ordinal, sketch in self._fold.add([part]):
+                for ordinal, sketch in self._fold.add([Part(part.tensor, part.span, part.found)]):
                     self._whole(ordinal, sketch)
             else:
-                for ordinal, refinement in self._refined.add([part]):
+                for ordinal, refinement in self._refined.add([Part(part.tensor, part.span, part.found)]):
                     self._finish(ordinal, self._awaiting.pop(ordinal), refinement)
         self._go_on()
 
@@ -147,7 +155,7 @@ class ScanJob:
 
     def _begin_second_pass(self) -> None:
         codes = {i: codes_to_refine(sketch) for i, sketch in self._awaiting.items()}
-        tasks = plan_refine(self.checkpoint, codes, self._limits)
+        tasks = self._plan_second(codes)
         if tasks:
             nbytes = sum(t.nbytes for t in tasks)
             self._listener(Planned(f"{self.checkpoint.name}, second pass", len(codes), len(tasks), nbytes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,7 +46,16 @@ def canonical(spec: Spec) -> str:
     return json.dumps(spec, sort_keys=True, separators=(",", ":"))
 
 
-def begin(connection: Connection, checkpoint: Checkpoint, *, name: str, spec: Spec, force: bool) -> Standing:
+def begin(
+    connection: Connection,
+    checkpoint: Checkpoint,
+    *,
+    name: str,
+    spec: Spec,
+    force: bool,
+    kind: str = "checkpoint",
+    parents: Sequence[int] = (),
+) -> Standing:
     """Find a subject or enter it.
 
     Args:
@@ -55,8 +64,10 @@ def begin(connection: Connection, checkpoint: Checkpoint, *, name: str, spec: Sp
         name: the subject's name, if it is new.
         spec: the options that decide what the rows say.
         force: enter it anew even when it is complete, and drop what an interrupted scan left.
+        kind: what it is.
+        parents: numbers of the subjects that it was derived from.
     """
-    identity = [checkpoint.uri, checkpoint.fingerprint, "checkpoint", canonical(spec)]
+    identity = [checkpoint.uri, checkpoint.fingerprint, kind, canonical(spec)]
     if force:
         running = f"SELECT subject_id FROM subjects WHERE {_IDENTITY} AND status = 'running'"
         for (old,) in all_rows(connection, running, identity):
@@ -75,10 +86,10 @@ def begin(connection: Connection, checkpoint: Checkpoint, *, name: str, spec: Sp
     subject_id = one_value(
         connection,
         "INSERT INTO subjects SELECT nextval('subject_numbers'), "
-        f"?, 'checkpoint', ?, ?, ?, ?, [], ?, ?, ?, ?, {NOW}, NULL, 'running' "
+        f"?, ?, ?, ?, ?, ?, ?::INTEGER[], ?, ?, ?, ?, {NOW}, NULL, 'running' "
         "RETURNING subject_id",
-        [name, checkpoint.uri, checkpoint.revision, checkpoint.fingerprint, checkpoint.format,
-         canonical(spec), __version__, len(checkpoint.files), checkpoint.nbytes],
+        [name, kind, checkpoint.uri, checkpoint.revision, checkpoint.fingerprint, checkpoint.format,
+         list(parents), canonical(spec), __version__, len(checkpoint.files), checkpoint.nbytes],
     )  # fmt: skip
     return Standing(int(subject_id), name)
 
@@ -111,6 +122,17 @@ def _partial(info: TensorInfo, row: tuple[object, ...]) -> Partial[Sketch]:
         float(str(maximum)),
     )
     return Partial(tuple(zip(flat[::2], flat[1::2], strict=True)), sketch)
+
+
+def find_complete(connection: Connection, checkpoint: Checkpoint) -> int | None:
+    """Number of the newest complete subject of a checkpoint as it is now, whatever its options."""
+    row = first_row(
+        connection,
+        "SELECT subject_id FROM subjects WHERE uri = ? AND fingerprint = ? AND kind = 'checkpoint' "
+        "AND status = 'complete' ORDER BY subject_id DESC LIMIT 1",
+        [checkpoint.uri, checkpoint.fingerprint],
+    )
+    return None if row is None else int(row[0])
 
 
 def is_there(connection: Connection, subject_id: int) -> bool:
