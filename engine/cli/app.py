@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import ask, exporting, jobs, packing, scanning
+from engine.cli import ask, deltas, exporting, jobs, packing, scanning
 from engine.cli.output import complain, prepare_streams
 from engine.errors import GaussmeterError
 from engine.execution.process import few_arenas, without_telemetry
@@ -46,6 +46,7 @@ def common(
 
 app.command()(scanning.scan)
 app.command()(scanning.check)
+app.command()(deltas.delta)
 app.command()(packing.pack)
 app.command()(exporting.export)
 app.command("import")(exporting.import_)

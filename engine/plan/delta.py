@@ -25,35 +25,12 @@ from engine.plan.limits import (
 )
 from engine.plan.pairing import Match, Pairing
 from engine.plan.scan import Plan, scaled_tensors
+from engine.plan.shared import Covered, SharedPlan
 from engine.storage.ahead import pool_bytes
 
 _FLOATS_BYTES = 4 * MIB
 """Differences, and operands as float32, of a worker."""
 _EVERYTHING = 1 << 62
-
-Covered = Mapping[int, Sequence[Span]]
-
-
-@dataclass(frozen=True, slots=True)
-class DeltaPlan:
-    """What will be done.
-
-    Attributes:
-        tasks: in the base's file order; their ordinals count the rows of all pairings, one after the other.
-        offsets: the ordinal of the first row of each pairing.
-        plans: of each pairing, without tasks.
-        projected_bytes: memory that the whole may take at its peak.
-    """
-
-    tasks: tuple[Task, ...]
-    offsets: tuple[int, ...]
-    plans: tuple[Plan, ...]
-    projected_bytes: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that will be read."""
-        return sum(t.nbytes for t in self.tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +50,7 @@ def plan_delta(
     *,
     exact: bool = False,
     refine: Mapping[int, tuple[int, ...]] | None = None,
-) -> DeltaPlan:
+) -> SharedPlan:
     """Cut the differences of one base and several tuned checkpoints into tasks; each is read once.
 
     Args:
@@ -103,7 +80,7 @@ def plan_delta(
         )
         raise BudgetError(message, file=pairings[0].inventory.uri)
     plans = tuple(_without_tasks(p, projected) for p in pairings)
-    return DeltaPlan(tasks, offsets, plans, projected)
+    return SharedPlan(tasks, offsets, plans, projected)
 
 
 def _without_tasks(pairing: Pairing, projected: int) -> Plan:

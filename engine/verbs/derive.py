@@ -1,0 +1,134 @@
+"""Subjects that are made of several checkpoints, from their entry in the warehouse to their last rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.errors import TaskError
+from engine.execution.drive import drive
+from engine.execution.executor import Executor
+from engine.nouns.events import Listener
+from engine.nouns.records import Checkpoint, Task
+from engine.plan import Limits
+from engine.plan.shared import Covered, SharedPlan
+from engine.tasks.count import CountBody
+from engine.verbs.scan_job import ScanJob
+from engine.verbs.scribe import Scribe
+from engine.verbs.shared_feed import SharedFeed, shared_bytes
+from engine.warehouse.rows import Connection
+from engine.warehouse.store import Warehouse
+from engine.warehouse.subjects import Spec, Standing, begin, find_complete
+
+Codes = Mapping[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a derived subject is made of.
+
+    Attributes:
+        uri: what is measured.
+        inventory: the subject as a checkpoint: a tensor for each row that it will have.
+        kind: of the subject.
+        name: its name, if it is new.
+        spec: what decides what the rows say.
+        parents: the checkpoints that it is made of.
+        plan_second: makes the tasks of a second pass over it alone.
+    """
+
+    uri: str
+    inventory: Checkpoint
+    kind: str
+    name: str
+    spec: Spec
+    parents: tuple[Checkpoint, ...]
+    plan_second: Callable[[Codes], tuple[Task, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """With what subjects are derived.
+
+    Attributes:
+        store: the warehouse.
+        executor: who runs the tasks.
+        limits: for the plans.
+        listener: told what happens.
+        exact: whether there is a second pass.
+        force: whether to count again what is complete.
+    """
+
+    store: Warehouse
+    executor: Executor
+    limits: Limits
+    listener: Listener
+    exact: bool
+    force: bool
+
+
+def derive(
+    sources: Sequence[Source],
+    plan: Callable[[Sequence[int], Sequence[Covered]], SharedPlan],
+    means: Means,
+) -> tuple[list[Standing], int]:
+    """Count what is missing of several subjects, in one reading of what they are made of.
+
+    Args:
+        sources: of the subjects.
+        plan: plans some of them, by number, given what is counted of each.
+        means: with what.
+
+    Returns:
+        how each subject stood before, and how many bytes were read.
+
+    Raises:
+        GaussmeterError: a task failed; what was counted is kept.
+    """
+    with means.store.writing() as connection:
+        standings = [_enter(connection, source, force=means.force) for source in sources]
+    missing = [number for number, standing in enumerate(standings) if not standing.complete]
+    if not missing:
+        return standings, 0
+    jobs = [_job(sources[number], standings[number], means) for number in missing]
+    shared = plan(missing, [job.covered() for job in jobs])
+    shares = [shared_bytes(task, shared.offsets) for task in shared.tasks]
+    for number, job in enumerate(jobs):
+        job.begin(shared.plans[number], [own[number] for own in shares if number in own])
+    _run(SharedFeed(jobs, shared.offsets, shared.tasks, Scribe(means.store, means.listener)), means.executor)
+    return standings, sum(job.nbytes_read for job in jobs)
+
+
+def _enter(connection: Connection, source: Source, *, force: bool) -> Standing:
+    parents = [n for c in source.parents if (n := find_complete(connection, c)) is not None]
+    return begin(
+        connection,
+        source.inventory,
+        name=source.name,
+        spec=source.spec,
+        force=force,
+        kind=source.kind,
+        parents=parents,
+    )
+
+
+def _job(source: Source, standing: Standing, means: Means) -> ScanJob:
+    return ScanJob(
+        source.inventory,
+        standing,
+        exact=means.exact,
+        limits=means.limits,
+        listener=means.listener,
+        plan_second=source.plan_second,
+    )
+
+
+def _run(feed: SharedFeed, executor: Executor) -> None:
+    if feed.ended():
+        return
+    try:
+        with executor.open(CountBody) as pool:
+            drive(pool, feed)
+    except (TaskError, KeyboardInterrupt) as error:
+        feed.stop(error)
+        raise
