@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -20,6 +20,11 @@ LOCAL = "local"
 AUTO = "auto"
 _STORE_BYTES = 256 << 20  # results are small, and are gone as soon as they were folded
 _ANSWER_SECONDS = 5.0
+_VARIABLES = {
+    "PYTHONBREAKPOINT": None,  # Ray sets it
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # else Ray prints what came of a task that somebody else did
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ def connected(address: str, cores: int | None = None) -> Iterator[Resources]:
         TaskError: none could be started.
     """
     with ExitStack() as stack:
-        stack.enter_context(_environment({"RAY_USAGE_STATS_ENABLED": "0"}))
+        stack.enter_context(_environment(_VARIABLES))
         import ray
 
         if not ray.is_initialized():
@@ -155,9 +160,10 @@ def _print_nothing(data: object, ignore_prefix: bool) -> None:
 
 
 @contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Change variables for the length of a block; those that become None are only put back after it."""
     before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
+    os.environ.update({name: value for name, value in changes.items() if value is not None})
     try:
         yield
     finally:
@@ -198,9 +204,9 @@ def _join(address: str) -> None:
 def _resources() -> Resources:
     import ray
 
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    nodes = sum(1 for name in total if name.startswith("node:") and not name.endswith("__"))
-    return Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), nodes)
+    every: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["Resources"] for node in every if node["Alive"]]  # cluster_resources() lags behind
+    return Resources(sum(r.get("CPU", 0.0) for r in alive), sum(r.get("GPU", 0.0) for r in alive), len(alive))
 
 
 def local_gpus() -> int:

@@ -16,6 +16,7 @@ from engine.execution.dispatch import Dispatch
 from engine.execution.executor import IN_FLIGHT, Done, Executor, Failed, MakeBody, Outcome, Pool
 from engine.execution.in_process import available_cores
 from engine.execution.ray_cluster import LOCAL, Resources, connected, local_gpus
+from engine.execution.ray_pieces import answers, cut, whole
 from engine.execution.ray_worker import Hello, RayWorker
 from engine.nouns.events import Listener, TaskRetried, TaskStarted, WorkerJoined, WorkerLost, ignore
 from engine.nouns.records import Task
@@ -117,11 +118,11 @@ class _Actors(Generic[Outcome]):
         import ray
 
         self._ray, self._listener, self._dispatch = ray, listener, dispatch
-        self._make_body, self._wanted = ray.put(make_body), workers
+        self._make_body, self._wanted = cut(make_body), workers
         self._class: Any = ray.remote(RayWorker).options(**options)
         self._starting: dict[Any, Any] = {}  # reference to a hello -> actor
         self._actors: dict[str, Any] = {}
-        self._sent: dict[Any, tuple[str, Task]] = {}
+        self._sent: dict[Any, tuple[str, Task, list[Any]]] = {}  # the last of an answer's pieces -> all
         self._stillborn = 0
         self._looked = time.monotonic()
         for _ in range(workers):
@@ -164,7 +165,7 @@ class _Actors(Generic[Outcome]):
 
     def _start_one(self) -> None:
         actor = self._class.remote()
-        self._starting[actor.hello.remote(self._make_body)] = actor
+        self._starting[actor.hello.remote(*self._make_body)] = actor
 
     def _greet(self, reference: Any) -> None:
         """A worker is ready, or will never be."""
@@ -185,18 +186,24 @@ class _Actors(Generic[Outcome]):
 
     def _send(self) -> None:
         for name, task, attempt in self._dispatch.hand_out(time.monotonic()):
-            self._sent[self._actors[name].work.remote(task)] = (name, task)
+            number = answers(task.nbytes)
+            pieces = self._actors[name].work.options(num_returns=number).remote(number, *cut(task))
+            self._sent[pieces[-1]] = (name, task, pieces)
             self._listener(TaskStarted(task.key, name, attempt))
 
     def _receive(self, reference: Any) -> list[Done[Outcome] | Failed]:
-        name, task = self._sent.pop(reference)
+        name, task, pieces = self._sent.pop(reference)
         now = time.monotonic()
         try:
-            outcome, seconds, error, again = self._ray.get(reference)
+            outcome, seconds, error, again = whole(self._ray.get(pieces))
+        except (
+            self._ray.exceptions.ObjectLostError,  # done, and the answer died with its node
+            self._ray.exceptions.ObjectStoreFullError,  # done, and its node has no room for the answer
+            self._ray.exceptions.OutOfDiskError,
+        ) as lost:
+            return self._failed(name, task, TaskError(_cause(lost)), again=True)
         except self._ray.exceptions.RayTaskError as wrong:  # what nobody foresaw is no machine's fault
             return self._failed(name, task, TaskError(f"failed unexpectedly: {_cause(wrong)}"), again=False)
-        except self._ray.exceptions.ObjectLostError as lost:  # done, and the answer died with its node
-            return self._failed(name, task, TaskError(_cause(lost)), again=True)
         except self._ray.exceptions.RayError as gone:
             return self._lose(name, _cause(gone))
         if error is not None:

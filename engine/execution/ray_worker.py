@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import GaussmeterError, MissingError, TaskError
-from engine.execution.executor import MakeBody
 from engine.execution.process import few_arenas, without_scipy, without_telemetry
-from engine.nouns.records import Task
+from engine.execution.ray_pieces import cut, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +38,11 @@ class RayWorker:
         without_telemetry()
         self._body: Any = None
 
-    def hello(self, make_body: MakeBody[Any]) -> Hello:
-        """Make the task body, and say who is there."""
+    def hello(self, *make_body: bytes) -> Hello:
+        """Make the task body of a function in pieces, and say who is there."""
         import ray
 
-        self._body = make_body()
+        self._body = whole(make_body)()
         here = ray.get_runtime_context()
         address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         node = f"{address}#{here.get_node_id()[:6]}"
@@ -51,13 +50,21 @@ class RayWorker:
         devices = os.environ.get("CUDA_VISIBLE_DEVICES", "") if ray.get_gpu_ids() else ""
         return Hello(f"{node}:{pid}:{mine[:6]}", node, pid, devices)
 
-    def work(self, task: Task) -> tuple[Any, float, GaussmeterError | None, bool]:
+    def work(self, answers: int, *task: bytes) -> list[bytes]:
         """Run a task.
 
+        Args:
+            answers: in how many pieces its outcome goes.
+            task: in pieces.
+
         Returns:
-            its outcome, how long it took, why it failed, and whether it might not fail elsewhere: what is
-            wrong with a file is wrong everywhere, what a machine could not do or does not see another may.
+            in pieces: its outcome, how long it took, why it failed, and whether it might not fail elsewhere.
+            What is wrong with a file is wrong everywhere, what a machine could not do or does not see
+            another may.
         """
+        return cut(self._run(whole(task)), answers)
+
+    def _run(self, task: Any) -> tuple[Any, float, GaussmeterError | None, bool]:
         began = time.monotonic()
         try:
             return self._body(task), time.monotonic() - began, None, False
