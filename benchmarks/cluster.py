@@ -8,8 +8,9 @@ python benchmarks/cluster.py scaling [--layout llama-7b | --checkpoint DIR] [--a
 connection more than --rate bytes a second, and every actor read by one connection: storage that is so slow
 for each machine. Actors that wait for it take no cores, so a machine of two can have eight of them.
 
-Start-up is what the same command takes for a checkpoint of a few hundred kB. The weights are holes unless
---fill or --checkpoint says otherwise.
+Ray's workers give way to other processes (nice 15), threads do not; here neither does, so that both have the
+same share of a machine that does other things as well. Start-up is what the same command takes for a
+checkpoint of a few hundred kB. The weights are holes unless --fill or --checkpoint says otherwise.
 """
 
 from __future__ import annotations
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50e6, help="bytes a second of each connection")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
     print(preamble())
     {"overhead": overhead, "scaling": scaling}[given.what](given)
     print(f"\nLoad at the end {os.getloadavg()[0]:.1f}.")

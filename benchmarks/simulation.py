@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from engine.execution.dispatch import Dispatch
 from engine.execution.drive import drive
 from engine.execution.executor import IN_FLIGHT, Done, Executor, Failed
-from engine.execution.process import without_scipy
+from engine.execution.process import few_arenas, without_scipy
 from engine.formats.checkpoint import open_checkpoint
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.events import ignore
@@ -289,6 +289,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     a = parser.parse_args()
     without_scipy()
+    few_arenas()  # both as the command does
     runs: dict[str, Callable[[], Numbers | None]] = {
         "write": lambda: write(*a.places, a.checkpoints, a.tensors, a.width),
         "census": lambda: run_census(*a.places, a.checkpoints, a.workers, a.codes),
