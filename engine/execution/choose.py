@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.errors import ConfigError
 from engine.execution.executor import Executor
 from engine.execution.in_process import InProcessExecutor
 from engine.nouns.events import Listener, ignore
@@ -28,6 +29,8 @@ def choose_executor(
     Raises:
         ConfigError: a number makes no sense.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers must be at least 1, not {workers}")
     if ray is None:
         return InProcessExecutor(workers)
     from engine.execution.ray_executor import RayExecutor

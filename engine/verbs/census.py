@@ -88,7 +88,7 @@ def census(
     completes it.
 
     Args:
-        checkpoints: their places, such as `engine.formats.find.find_all` finds; asked for as needed.
+        checkpoints: their places, such as `engine.formats.find.find_checkpoints` finds; asked for as needed.
         warehouse: the DuckDB file, made when missing.
         include: shell patterns; only checkpoints whose place matches one are scanned.
         exclude: shell patterns; checkpoints whose place matches one are not scanned.
