@@ -1,0 +1,80 @@
+"""What a torch tensor is to the engine: a dtype by safetensors' spelling, and bytes."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+from numpy.typing import NDArray
+
+Tensor: TypeAlias = torch.Tensor
+
+NAMES = {
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+}
+"""The dtypes that are counted, by safetensors' spelling."""
+
+_BLOCK = 1 << 24
+
+
+def name_of(tensor: torch.Tensor) -> str:
+    """Safetensors' spelling of a tensor's dtype.
+
+    Raises:
+        ValueError: it is not counted.
+    """
+    if tensor.dtype not in NAMES:
+        raise ValueError(f"{str(tensor.dtype).removeprefix('torch.')} is not counted")
+    return NAMES[tensor.dtype]
+
+
+def to_device(values: NDArray[Any], device: str) -> torch.Tensor:
+    """Copy an array to a device."""
+    return torch.from_numpy(values).to(device)
+
+
+def flat_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements of a tensor in C order, (bytes,) uint8; copied only if they do not lie so."""
+    if not tensor.numel():
+        return torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def bytes_in_any_order(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements in the order in which they lie, (bytes,) uint8; a transposed matrix is not copied."""
+    by_stride = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return flat_bytes(tensor.permute(by_stride))
+
+
+def parts(data: torch.Tensor, width: int, narrowed: bool) -> list[torch.Tensor]:
+    """Cut elements into parts that `narrow` can work on; one part if nothing is to be narrowed.
+
+    Args:
+        data: (bytes,) uint8.
+        width: bytes of an element.
+        narrowed: whether these elements, or others in step with them, are float64.
+
+    Returns:
+        views; float64 is rounded to float32.
+    """
+    if not narrowed:
+        return [data]
+    return [narrow(part) if width == 8 else part for part in torch.split(data, _BLOCK * width)]
+
+
+def narrow(data: torch.Tensor) -> torch.Tensor:
+    """Round (bytes,) uint8 of float64 to those of float32, by the rule of `engine.sketch.as_f32_patterns`."""
+    wide = data.view(torch.float64)
+    out = wide.float()
+    limits = torch.finfo(torch.float32)
+    beyond = (out.isinf() & ~wide.isinf()) | ((out == 0) & (wide != 0))
+    tiny = torch.full_like(out, limits.smallest_normal * limits.eps)
+    nearest = torch.where(wide.abs() > 1, torch.full_like(out, limits.max), tiny)
+    return torch.where(beyond, torch.copysign(nearest, wide.float()), out).view(torch.uint8)
