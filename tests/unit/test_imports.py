@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "engine"
 
 FLOORS = [
-    "version", "errors", "nouns", "config", "kernels", "sketch", "statistics", "storage", "formats", "plan", "tasks", "execution",
-    "warehouse", "verbs", "cli",
+    "version", "errors", "nouns", "config", "kernels", "sketch", "device", "differences", "statistics", "storage", "formats",
+    "plan", "tasks", "execution", "warehouse", "verbs", "cli",
 ]  # fmt: skip
 """From the ground up: a module imports from floors below its own, or from its own folder."""
 
@@ -28,7 +28,8 @@ OWNERS = {
     "pyarrow": "warehouse",
     "typer": "cli",
     "rich": "cli",
-    "torch": None,
+    "torch": "kernels",
+    "triton": "kernels",
     "ray": "execution",
     "zarr": "formats",
     "obstore": "storage",

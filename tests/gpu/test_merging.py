@@ -1,0 +1,75 @@
+"""Merges on the GPU against the same operations in numpy, bit for bit."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from engine.kernels.cuda.merging import merge
+from tests.builders import raw
+from tests.gpu.test_counting import noise, tensor
+
+NUMPY = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32}
+
+
+def reference(base, models, factors, outliers):
+    """The definition in `engine.kernels.cuda.merging`, in numpy."""
+    start, total = base.astype(np.float32), None
+    for model, factor in zip(models, factors, strict=True):
+        d = model.astype(np.float32) - start
+        small = np.abs(d) <= np.float32(factor)
+        part = np.where(small, d / np.float32(len(models)), d) if outliers else d * np.float32(factor)
+        total = part if total is None else total + part
+    return (start + total).astype(base.dtype)
+
+
+def one_nan(x):
+    """Patterns, of which NaN are all the same."""
+    return np.where(np.isnan(x.astype(np.float32)), 0, x.view(f"<u{x.dtype.itemsize}"))
+
+
+@pytest.mark.parametrize("dtype", NUMPY)
+@pytest.mark.parametrize("outliers", [True, False])
+@pytest.mark.parametrize("models", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [0, 1, 2047, 5001])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_merges_are_those_of_numpy_in_float32(device, dtype, outliers, models, size):
+    patterns = [noise(dtype, size, seed) for seed in range(models + 1)]
+    factors = [0.01 * (i + 1) for i in range(models)]
+    tensors = [tensor(dtype, p, device) for p in patterns]
+    found = merge(tensors[0], tensors[1:], factors, outliers=outliers).cpu().view(torch.uint8).numpy()
+    arrays = [raw(p).view(NUMPY[dtype]) for p in patterns]
+    expected = reference(arrays[0], arrays[1:], factors, outliers)
+    np.testing.assert_array_equal(one_nan(found.view(NUMPY[dtype])), one_nan(expected))
+
+
+def test_an_element_at_the_limit_counts_as_inside(device):
+    base = torch.zeros(4, device=device)
+    models = [torch.tensor([0.5, -0.5, 0.75, 0.0], device=device), torch.zeros(4, device=device)]
+    assert merge(base, models, [0.5, 0.5], outliers=True).tolist() == [0.25, -0.25, 0.75, 0.0]
+
+
+def test_nan_is_one_quiet_nan(device):
+    base = torch.tensor([float("nan")], device=device)
+    for dtype, pattern in ((torch.bfloat16, 0x7FC0), (torch.float16, 0x7E00), (torch.float32, 0x7FC00000)):
+        found = merge(base.to(dtype), [base.to(dtype)], [1.0], outliers=False)
+        assert int.from_bytes(bytes(found.cpu().view(torch.uint8).tolist()), "little") == pattern
+
+
+@pytest.mark.parametrize(
+    ("models", "factors", "why"),
+    [
+        ([torch.zeros(3)], [0.1, 0.2], "2 factors for 1 models"),
+        ([], [], "0 factors"),
+        ([torch.zeros(4)], [0.1], "shapes"),
+        ([torch.zeros(3, dtype=torch.float16)], [0.1], "dtypes"),
+        ([torch.zeros(6)[::2]], [0.1], "contiguous"),
+    ],
+)
+def test_what_does_not_fit_is_refused(models, factors, why):
+    with pytest.raises(ValueError, match=why):
+        merge(torch.zeros(3), models, factors, outliers=True)
+    with pytest.raises(ValueError, match="float64"):
+        merge(torch.zeros(3, dtype=torch.float64), models, factors, outliers=True)
