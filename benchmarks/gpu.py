@@ -1,0 +1,243 @@
+"""Time the GPU's loops on tensors that lie there, on blocks that come from the host, and their rivals.
+
+python benchmarks/gpu.py [--parts counting,floats,host,products,differences,merges] [--gib 2] [--rounds 15]
+
+Times are medians by device events (from the host: by the clock, to the end of all work). GB/s counts the
+bytes read, and for merges those written too; `of copy` is the share of a copy within the GPU's memory, whose
+rate counts both the bytes read and those written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from common import preamble, table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gpu_candidates import EIGHT, SIXTEEN
+from gpu_timing import FILLS, copy_rate, filled, machine, seconds
+
+from engine.device import GpuCounter
+from engine.kernels.cuda import portable
+from engine.kernels.cuda.merging import merge
+from engine.kernels.cuda.tallies import FloatTally
+from engine.nouns.dtypes import DTYPES
+
+CUDA = torch.device("cuda")
+
+
+class Bench:
+    """Sizes, rounds, and the rate of a copy."""
+
+    def __init__(self, gib: float, rounds: int) -> None:
+        self.nbytes, self.rounds = int(gib * 2**30), rounds
+        self.copy = copy_rate(self.nbytes, rounds)
+
+    def row(self, work: Callable[[], object], nbytes: int) -> list[str]:
+        """Rate of some work, and its share of the copy's."""
+        rate = nbytes / seconds(work, self.rounds)
+        return [f"{rate / 1e9:,.0f}", f"{rate / self.copy:.2f}"]
+
+
+def counting(bench: Bench) -> str:
+    """Complete dtypes: every candidate on every fill of bf16, the engine's on the others."""
+    rows = []
+    for fill in FILLS:
+        rows += _race(
+            bench, SIXTEEN, "BF16", fill, filled(fill, torch.bfloat16, bench.nbytes // 2).view(torch.int16)
+        )
+    for fill in FILLS:
+        ours = dict([next(iter(SIXTEEN.items()))])
+        rows += _race(
+            bench, ours, "F16", fill, filled(fill, torch.float16, bench.nbytes // 2).view(torch.int16)
+        )
+    for fill in FILLS:
+        values = filled(fill, torch.float8_e4m3fn, bench.nbytes, sigma=100.0)
+        rows += _race(bench, EIGHT, "F8_E4M3", fill, values.view(torch.uint8))
+    return table(["dtype", "fill", "way", "GB/s", "of copy"], rows)
+
+
+def _race(bench: Bench, ways: dict, dtype: str, fill: str, data: torch.Tensor) -> list[list[str]]:
+    rows, expected = [], None
+    for label, way in ways.items():
+        found = way(data)
+        expected = found if expected is None else expected
+        right = torch.equal(found, expected)
+        row = bench.row(lambda way=way: way(data), data.nbytes)
+        rows.append([dtype, fill, label if right else f"{label}, miscounts", *row])
+    return rows
+
+
+def floats(bench: Bench) -> str:
+    """Counts and sums of F32."""
+    rows = []
+    for fill in FILLS:
+        data = filled(fill, torch.float32, bench.nbytes // 4).view(torch.uint8)
+        tally = FloatTally(CUDA)
+        tally.add(data)
+        rows.append(
+            ["F32", fill, "shared tables (ours)", *bench.row(lambda t=tally, d=data: t.add(d), data.nbytes)]
+        )
+        state = tally._state.clone()
+        row = bench.row(
+            lambda s=state, d=data: portable.form32(d, "f32", None, None, (None, None), s), data.nbytes
+        )
+        rows.append(["F32", fill, "Triton, one table (ours without NVRTC)", *row])
+    return table(["dtype", "fill", "way", "GB/s", "of copy"], rows)
+
+
+def host(bench: Bench) -> str:
+    """From pinned memory, and from ordinary memory, to a sketch."""
+    nbytes = min(bench.nbytes, 1 << 30)
+    data = filled("gauss", torch.bfloat16, nbytes // 2).view(torch.uint8).cpu().numpy()
+    rows = []
+    for mib in (1, 4, 16, 64):
+        block = mib << 20
+        rate = nbytes / _wall(lambda b=block: _copy_only(nbytes, b), bench.rounds)
+        for label, work in (
+            ("read into pinned blocks", _from_pinned),
+            ("from ordinary memory", _from_memory),
+        ):
+            counter = GpuCounter(DTYPES["BF16"], block=block)
+            taken = nbytes / _wall(lambda w=work, c=counter: w(c, data), bench.rounds)
+            rows.append([str(mib), label, f"{rate / 1e9:.1f}", f"{taken / 1e9:.1f}", f"{taken / rate:.2f}"])
+    return table(["MiB a block", "way", "copy alone GB/s", "to a sketch GB/s", "ratio"], rows)
+
+
+def _copy_only(nbytes: int, block: int) -> None:
+    sources, targets = _pinned(block)
+    for i in range(nbytes // block):
+        targets[i % 3].copy_(sources[i % 3], non_blocking=True)
+    torch.cuda.synchronize()
+
+
+_KEPT: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+
+
+def _pinned(block: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    if block not in _KEPT:
+        sources = [torch.randint(0, 256, (block,), dtype=torch.uint8).pin_memory() for _ in range(3)]
+        _KEPT[block] = sources, [s.to("cuda") for s in sources]
+    return _KEPT[block]
+
+
+def _from_pinned(counter: GpuCounter, data: np.ndarray) -> None:
+    """As a reader would that fills the blocks at no cost: they hold what the last round left there."""
+    done = 0
+    while done < data.size:
+        room = counter.buffer()
+        counter.commit(room.size)
+        done += room.size
+    counter.sketch()
+
+
+def _from_memory(counter: GpuCounter, data: np.ndarray) -> None:
+    for start in range(0, data.size, 1 << 20):
+        counter.add(data[start : start + (1 << 20)])
+    counter.sketch()
+
+
+def _wall(work: Callable[[], object], rounds: int) -> float:
+    for _ in range(2):
+        work()
+    torch.cuda.synchronize()
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return median(times)
+
+
+def products(bench: Bench) -> str:
+    """Elements of B @ A counted as they are formed, against the product alone."""
+    rows = []
+    tally = FloatTally(CUDA)
+    for rows_, columns in ((4096, 4096), (8192, 8192), (11008, 4096), (28672, 8192)):
+        for rank in (4, 8, 16, 32, 64):
+            b = torch.randn(rows_, rank, device="cuda") * 0.02
+            a = torch.randn(rank, columns, device="cuda") * 0.02
+            n, out = rows_ * columns, torch.empty(rows_, columns, device="cuda")
+            product = n / seconds(lambda b=b, a=a, o=out: torch.matmul(b, a, out=o), bench.rounds)
+            counted = n / seconds(lambda b=b, a=a: tally.add_product(b, a, 2.0), bench.rounds)
+            tally.take()
+            both = n / seconds(lambda b=b, a=a, o=out: _product_then_count(tally, b, a, o), bench.rounds)
+            tally.take()
+            cells = [f"{x / 1e9:,.0f}" for x in (product, counted, both)]
+            rows.append([f"{rows_} x {columns}", str(rank), *cells, f"{counted / product:.2f}"])
+    header = ["shape", "rank", "product G/s", "counted G/s", "product, then count G/s", "counted / product"]
+    return table(header, rows)
+
+
+def _product_then_count(tally: FloatTally, b: torch.Tensor, a: torch.Tensor, out: torch.Tensor) -> None:
+    torch.matmul(b, a, out=out)
+    tally.add(out.view(-1).view(torch.uint8))
+
+
+def differences(bench: Bench) -> str:
+    """Differences of tensors that lie on the GPU."""
+    rows = []
+    kinds = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+    for first, second in (("bf16", "bf16"), ("f16", "f16"), ("f32", "f32"), ("f32", "bf16")):
+        n = bench.nbytes // 8
+        base = filled("gauss", torch.float32, n)
+        tuned = base + filled("half zero", torch.float32, n, sigma=1e-3).flip(0)
+        a = tuned.to(kinds[first]).view(torch.uint8)
+        b = base.to(kinds[second]).view(torch.uint8)
+        tally = FloatTally(CUDA)
+        row = bench.row(
+            lambda t=tally, a=a, b=b, f=first, s=second: t.add_difference(a, f, b, s, (None, None)),
+            a.nbytes + b.nbytes,
+        )
+        rows.append([f"{first} - {second}", *row])
+    return table(["difference", "GB/s", "of copy"], rows)
+
+
+def merges(bench: Bench) -> str:
+    """Merges of bf16 models that lie on the GPU; GB/s in and out."""
+    rows = []
+    n = bench.nbytes // 8
+    tensors = [filled("gauss", torch.bfloat16, n) for _ in range(5)]
+    for label, outliers in (("outliers", True), ("weighted", False)):
+        for count in (1, 2, 4):
+            factors = [0.01] * count
+            row = bench.row(
+                lambda c=count, f=factors, o=outliers: merge(tensors[0], tensors[1 : c + 1], f, outliers=o),
+                (count + 2) * 2 * n,
+            )
+            rows.append([label, str(count), *row])
+    return table(["rule", "models", "GB/s", "of copy"], rows)
+
+
+PARTS = {
+    "counting": counting, "floats": floats, "host": host, "products": products, "differences": differences,
+    "merges": merges,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run as a script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--gib", type=float, default=2.0, help="bytes of the inputs")
+    parser.add_argument("--rounds", type=int, default=15)
+    a = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("there is no GPU")
+    bench = Bench(a.gib, a.rounds)
+    print(preamble() + machine())
+    print(f"A copy within the GPU's memory moves {bench.copy / 1e9:,.0f} GB/s.\n")
+    for name in a.parts.split(","):
+        print(f"## {name}\n\n{PARTS[name](bench)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
