@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 
 from engine.errors import ConfigError, FormatError
-from engine.formats.adapters.keys import sort_tensors
+from engine.formats.adapters.keys import Sorted, sort_tensors
 from engine.formats.adapters.modules import Assembler
 from engine.formats.adapters.settings import Settings, parse_settings
 from engine.formats.checkpoint import open_checkpoint, require_sound
@@ -47,17 +47,7 @@ def open_adapter(uri: str) -> Adapter:
     tensors = tuple(t for t in checkpoint.tensors if t.scaling is None)
     uri_of_weights = checkpoint.files[0].uri
     found = sort_tensors(tensors, uri_of_weights)
-    modules, others = [], dict(found.others)
-    assembler = Assembler(settings, tensors, uri_of_weights)
-    for module in found.modules.values():
-        made = assembler.module(module)
-        if isinstance(made, Module):
-            modules.append(made)
-        else:
-            others |= dict.fromkeys(module.tensors, made)
-    for module in modules:
-        if module.name in found.saved:
-            others[found.saved.pop(module.name)] = "the base's own weight of an adapted module"
+    modules, others = _assembled(found, Assembler(settings, tensors, uri_of_weights))
     if not modules and not others and not found.saved:
         raise FormatError("holds no tensor of an adapter", file=uri_of_weights)
     digest = hashlib.sha256(f"{_VERSION}\0{checkpoint.fingerprint}\0".encode() + raw)
@@ -75,6 +65,20 @@ def open_adapter(uri: str) -> Adapter:
         others=tuple(Other(i, others[i]) for i in sorted(others)),
         note=settings.note,
     )
+
+
+def _assembled(found: Sorted, assembler: Assembler) -> tuple[list[Module], dict[int, str]]:
+    """Modules, and the tensors of which no dW is made; whole tensors of adapted modules go there too."""
+    modules, others = [], dict(found.others)
+    for tensors in found.modules.values():
+        made = assembler.module(tensors)
+        if not isinstance(made, Module):
+            others |= dict.fromkeys(tensors.tensors, made)
+            continue
+        modules.append(made)
+        if made.name in found.saved:
+            others[found.saved.pop(made.name)] = "the base's own weight of an adapted module"
+    return modules, others
 
 
 def _weights(place: Place) -> str:
