@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,9 @@ from engine.cli.progress import progress
 from engine.cli.render import answer
 from engine.errors import ConfigError
 from engine.nouns.defaults import WAREHOUSE
+
+if TYPE_CHECKING:
+    from engine.warehouse.queries import Query
 
 
 class By(StrEnum):
@@ -69,11 +73,9 @@ def sql(
     """Ask the warehouse anything, read-only."""
     from engine.verbs.query import questions
     from engine.verbs.query import sql as run
-    from engine.warehouse.result import Result
 
     if listing:
-        rows = [(q.name, q.question, ", ".join(q.defaults)) for q in questions()]
-        answer(Result(["query", "question", "parameters"], rows), form, output)
+        _list("query", questions(), form, output)
         return
     if query is None:
         raise ConfigError("give SQL, a .sql file or a query's name; --list shows the names")
@@ -83,15 +85,42 @@ def sql(
 
 
 def paper(
-    table: Annotated[str, typer.Argument(help="table1 or table5.")],
+    table: Annotated[
+        str | None,
+        typer.Argument(help="table1, table5, table6, table7, fig5 or fig6.", show_default=False),
+    ] = None,
     subject: Annotated[str | None, typer.Option(help="Only this subject.")] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="CSV with the columns subject and score, for table7 and fig5; else those of runs."),
+    ] = None,
+    param: options.Parameters = None,
     warehouse: options.Warehouse = Path(WAREHOUSE),
     form: options.As = Format.TABLE,
     output: options.Output = None,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List the tables and figures with their parameters.")
+    ] = False,
 ) -> None:
-    """Print the paper's tables over what was scanned."""
+    """Print the paper's tables and figures over what was scanned."""
     from engine.verbs.paper import paper as run
+    from engine.verbs.paper import papers
 
+    if listing:
+        _list("table", papers(), form, output)
+        return
+    if table is None:
+        raise typer.BadParameter("which table or figure? --list shows them", param_hint="TABLE")
+    params = parse_parameters(param)
     with progress() as listener:
-        result = run(table, subject=subject, warehouse=warehouse, listener=listener)
+        result = run(
+            table, subject=subject, params=params, scores=scores, warehouse=warehouse, listener=listener
+        )
     answer(result, form, output)
+
+
+def _list(what: str, queries: Sequence[Query], form: Format, output: Path | None) -> None:
+    from engine.warehouse.result import Result
+
+    rows = [(q.name, q.question, ", ".join(q.defaults)) for q in queries]
+    answer(Result([what, "question", "parameters"], rows), form, output)

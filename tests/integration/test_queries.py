@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -83,7 +84,7 @@ class Desk:
 
 def test_there_are_enough_questions() -> None:
     assert len(QUERIES) >= 16
-    assert {p.stem for p in PAPER} >= {"table1", "table5"}
+    assert {p.stem for p in PAPER} == {"table1", "table5", "table6", "table7", "fig5", "fig6"}
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -185,6 +186,63 @@ def convnext() -> dict[str, tuple[str, Array]]:
     return tensors
 
 
+def changes(layers: int, scale: float) -> dict[str, tuple[str, Array]]:
+    """What was learnt: sigma grows with depth; the first key is frozen, half of each up projection did not change."""
+    tensors = {}
+    for layer in range(layers):
+        for i, module in enumerate(("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj")):
+            x = gaussian(500 + 10 * layer + i, scale * 1e-3 * (1 + layer), 64, 64)
+            if module == "mlp.up_proj":
+                x[:32] = 0
+            if (layer, module) == (0, "self_attn.k_proj"):
+                x[:] = 0
+            tensors[f"model.layers.{layer}.{module}.weight"] = (
+                "F32",
+                patterns_of("F32", x.ravel()).reshape(64, 64),
+            )
+    return tensors
+
+
+DERIVED = {  # kind, scale of sigma, parents, spec
+    "learnt": ("delta", 1.0, ["model", "tuned"], {"base": "b", "tuned": "t"}),
+    "stray": ("delta", 1.3, ["tuned"], {"base": "gone", "tuned": "<tuned>"}),
+    "dash 16": ("adapter", 1.1, ["model"], {"adapter": "d", "base": "b", "method": "lora_dash", "r": 16}),
+    "dora 16": ("adapter", 1.5, ["model"], {"adapter": "e", "base": "b", "method": "dora", "r": 16}),
+    "dora 32": ("adapter", 2.0, [], {"adapter": "f", "base": None, "method": "dora", "r": 32}),
+}
+
+
+def derive(home: Path, warehouse: Path) -> None:
+    """Subjects of the kinds delta and adapter, from checkpoints of their dW."""
+    for name, (_, scale, _, _) in DERIVED.items():
+        scan(write_tensors(home / f"{name}.safetensors", changes(3, scale)), warehouse, name)
+    with Warehouse(warehouse).writing() as connection:
+        for name, (kind, _, parents, spec) in DERIVED.items():
+            (place,) = connection.execute("SELECT uri FROM subjects WHERE name = 'tuned'").fetchone()
+            connection.execute(
+                "UPDATE subjects SET kind = ?, parent_ids = ?, spec = ? WHERE name = ?",
+                [
+                    kind,
+                    [number(connection, p) for p in parents],
+                    json.dumps(spec).replace("<tuned>", place),
+                    name,
+                ],
+            )
+        for run_id, name in enumerate(("dash 16", "dash 16", "dora 16"), start=1):
+            connection.execute(
+                "INSERT INTO runs BY NAME SELECT ? AS run_id, 'run' AS name, ? AS subject_id",
+                [run_id, number(connection, name)],
+            )
+        connection.execute(
+            "INSERT INTO metrics VALUES (1, 10, 'score', 50), (1, 20, 'score', 75), (2, 10, 'score', 77), "
+            "(3, 5, 'score', 60), (3, 6, 'loss', 1.5)"
+        )
+
+
+def number(connection: Any, name: str) -> int:
+    return int(connection.execute("SELECT subject_id FROM subjects WHERE name = ?", [name]).fetchone()[0])
+
+
 def scan(path: Path, warehouse: Path, name: str) -> None:
     engine.scan(path, warehouse=warehouse, name=name, workers=1)
 
@@ -217,6 +275,7 @@ def desk(home: Path) -> Iterator[Desk]:
     for name, tensors in checkpoints.items():
         path = write_tensors(home / f"{name}.safetensors", tensors)
         scan(path, home / "filled.duckdb", name)
+    derive(home, home / "filled.duckdb")
     (home / "torn.safetensors").write_bytes((home / "model.safetensors").read_bytes()[:-1])
     engine.census([str(home / "torn.safetensors")], warehouse=home / "filled.duckdb", workers=1)
     with Warehouse(home / "filled.duckdb").writing() as connection:
@@ -435,7 +494,7 @@ def test_the_largest_tensor_has_its_bytes_and_share(desk: Desk) -> None:
 
 def test_subjects_tell_what_was_scanned(desk: Desk) -> None:
     rows = {r["subject"]: r for r in desk.ask("subjects")}
-    assert list(rows) == ["model", "tuned", "damaged", "convnext", "unfinished"]
+    assert list(rows) == ["model", "tuned", "damaged", "convnext", *DERIVED, "unfinished"]
     assert (rows["damaged"]["tensors"], rows["damaged"]["counted"]) == (15, 12)
     assert rows["model"]["bytes"] == sum(array.nbytes for _, array in llama().values())
     assert rows["model"]["seconds"] >= 0
@@ -625,7 +684,7 @@ def test_table_1_is_the_paper_s(desk: Desk, subject: str, make: Callable[[], Any
 
 
 def test_table_1_has_a_row_for_each_complete_subject(desk: Desk) -> None:
-    assert [r["subject"] for r in desk.ask("table1")] == ["model", "tuned", "damaged", "convnext"]
+    assert [r["subject"] for r in desk.ask("table1")] == ["model", "tuned", "damaged", "convnext", *DERIVED]
 
 
 def test_table_5_is_the_paper_s(desk: Desk) -> None:
@@ -647,8 +706,98 @@ def test_table_5_is_the_paper_s(desk: Desk) -> None:
         assert row["matrices"] == 1
 
 
+def learnt(name: str) -> dict[str, Array]:
+    return {n: floats(t) for n, t in changes(3, DERIVED[name][1]).items()}
+
+
+def test_delta_stats_know_the_parents_and_what_changed(desk: Desk) -> None:
+    cursor = desk.connection.execute("SELECT * FROM delta_stats ORDER BY subject_id, ordinal")
+    columns = [c[0] for c in cursor.description]
+    rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+    known = {r["subject"]: (r["kind"], r["base"], r["tuned"], r["method"], r["r"]) for r in rows}
+    assert known == {
+        "learnt": ("delta", "model", "tuned", None, None),
+        "stray": ("delta", None, "tuned", None, None),
+        "dash 16": ("adapter", "model", None, "lora_dash", 16),
+        "dora 16": ("adapter", "model", None, "dora", 16),
+        "dora 32": ("adapter", None, None, "dora", 32),
+    }
+    for row in rows:
+        x = learnt(row["subject"])[row["name"]]
+        assert (row["zeros"], row["n"], row["frozen"]) == ((x == 0).sum(), x.size, not x.any())
+        assert row["zero_ratio"] + row["changed_ratio"] == 1
+        assert row["std"] == pytest.approx(x.std())
+        base = floats(llama()[row["name"]]).std() if row["base"] else None
+        assert row["relative_std"] == (base and pytest.approx(x.std() / base))
+
+
+def test_table_6_is_the_paper_s(desk: Desk) -> None:
+    rows = {r["subject"]: r for r in desk.ask("table6")}
+    assert rows.keys() == DERIVED.keys()
+    for name, row in rows.items():
+        numbers = np.array([paper_numbers(x) for x in learnt(name).values() if x.any()])
+        ratio, skewness, kurtosis = numbers.T
+        assert row["matrices"] == len(numbers) == 8
+        assert row["ratio_percent"] == pytest.approx(100 * ratio.mean(), abs=1e-2)
+        assert row["skewness"] == pytest.approx(skewness.mean(), abs=2e-3)
+        assert row["skewness_std"] == pytest.approx(skewness.std(ddof=1), abs=2e-3)
+        assert row["kurtosis"] == pytest.approx(kurtosis.mean(), abs=2e-2)
+        assert row["kurtosis_std"] == pytest.approx(kurtosis.std(ddof=1), abs=2e-2)
+    assert (rows["dora 16"]["paper_kurtosis"], rows["dash 16"]["paper_ratio_percent"]) == (3.29, 99.3)
+    assert rows["learnt"]["paper_kurtosis"] is None
+
+
+def gap(a: str, b: str) -> float:
+    return float(
+        np.mean([abs(x.std() - y.std()) for x, y in zip(learnt(a).values(), learnt(b).values(), strict=True)])
+    )
+
+
+def test_table_7_pairs_two_methods_of_one_rank(desk: Desk) -> None:
+    (row,) = desk.ask("table7")
+    assert (row["r"], {row["subject_a"], row["subject_b"]}) == (16, {"dash 16", "dora 16"})
+    assert (row["method_a"], row["method_b"], row["matrices"]) == ("dora", "lora_dash", 9)
+    assert row["std_gap_e4"] == pytest.approx(1e4 * gap("dash 16", "dora 16"))
+    assert (row["score_a"], row["score_b"], row["score_gap"]) == (
+        60,
+        76,
+        16,
+    )  # last values, mean of two seeds
+    assert row["paper_std_gap_e4"] == 81
+    assert desk.ask("table7", metric="loss")[0]["score_b"] is None
+    (row,) = desk.ask("table7", a="learnt", b="dora 32")
+    assert (row["r"], row["std_gap"]) == (None, pytest.approx(gap("learnt", "dora 32")))
+    assert [r["subject_b"] for r in desk.ask("table7", a="dash 16")] == ["dora 16"]
+
+
+def test_figure_5_sets_sigma_against_scores(desk: Desk) -> None:
+    given = {"learnt": 80, "stray": 79, "dash 16": 79.5, "dora 16": 77, "dora 32": 70}
+    scores = json.dumps([{"subject_id": number(desk.connection, n), "score": s} for n, s in given.items()])
+    rows = desk.ask("fig5", baseline="learnt", scores=scores)
+    assert [r["subject"] for r in rows] == ["dash 16", "stray", "dora 16", "dora 32"]
+    gaps = [gap("learnt", r["subject"]) for r in rows]
+    assert [r["std_gap"] for r in rows] == pytest.approx(gaps)
+    assert [r["score_gap"] for r in rows] == [0.5, 1, 3, 10]
+    assert rows[0]["correlation"] == pytest.approx(np.corrcoef(gaps, [0.5, 1, 3, 10])[0, 1])
+    assert len(desk.ask("fig5")) == 5 * 4
+    assert {r["subject"] for r in desk.ask("fig5", baseline="model")} == {"tuned"}  # weights among weights
+    (row,) = desk.ask("fig5", baseline="dash 16", subject="dora 16")
+    assert (row["score"], row["score_gap"], row["correlation"]) == (60, 16, None)
+
+
+def test_figure_6_is_sigma_by_depth_and_module(desk: Desk) -> None:
+    rows = desk.ask("fig6", subject="learnt")
+    assert [(r["module"], r["layer"]) for r in rows] == [
+        (m, i) for m in ("mlp.up_proj", "self_attn.k_proj", "self_attn.q_proj") for i in range(3)
+    ]
+    for row in rows:
+        x = learnt("learnt")[f"model.layers.{row['layer']}.{row['module']}.weight"]
+        assert row["std"] == pytest.approx(x.std())
+        assert row["changed_ratio"] == (x != 0).mean()
+
+
 def test_numbers_that_may_be_off_are_those_of_wide_floats(desk: Desk) -> None:
-    rows = desk.ask("inexact_numbers", limit=None)
+    rows = [r for r in desk.ask("inexact_numbers", limit=None) if r["subject"] not in DERIVED]
     assert rows
     assert {r["name"] for r in rows} <= {f"{n}.weight" for n in ("dead", "constant", "tiny", "double")} | {
         "scalar"

@@ -1,0 +1,48 @@
+-- How far apart are the sigmas of two methods' transformation weights, beside their scores (Table 7)?
+-- param a = NULL: a subject
+-- param b = NULL: another subject; when not both are given, pairs of two methods at one rank and base
+-- param metric = score: the metric of the runs that is the score; its last value counts
+-- param scores = NULL: scores instead of those of runs, as JSON [{"subject_id": 3, "score": 78.4}, ...]
+-- The mean of |sigma_1 - sigma_2| over the matrices that both have; _e4: times 10^4, as the paper prints it.
+WITH paper(method_a, method_b, r, std_gap_e4) AS (VALUES
+    ('dora', 'lora_dash', 4, 54), ('dora', 'lora_dash', 8, 45), ('dora', 'lora_dash', 16, 81),
+    ('dora', 'lora_dash', 32, 2), ('dora', 'lora_dash', 64, 35)
+),
+chosen AS (
+    SELECT
+        subject_id, name, spec ->> 'method' AS method, try_cast(spec ->> 'r' AS INTEGER) AS r,
+        spec ->> 'base' AS base
+    FROM subjects
+    WHERE status = 'complete'
+),
+pairs AS (
+    SELECT
+        a.subject_id AS id_a, a.name AS subject_a, a.method AS method_a,
+        b.subject_id AS id_b, b.name AS subject_b, b.method AS method_b,
+        CASE WHEN a.r = b.r THEN a.r END AS r
+    FROM chosen a
+    JOIN chosen b ON a.subject_id <> b.subject_id
+    WHERE ($a IS NULL OR a.name = $a) AND ($b IS NULL OR b.name = $b)
+        AND ($a IS NOT NULL AND $b IS NOT NULL
+            OR a.r = b.r AND coalesce(a.base = b.base, true) AND a.method <> b.method
+                AND ($a IS NOT NULL OR $b IS NOT NULL OR a.method < b.method))
+)
+SELECT
+    p.r, p.subject_a, p.method_a, p.subject_b, p.method_b,
+    count(*) AS matrices,
+    std_gap(a.std, b.std) AS std_gap,
+    1e4 * std_gap(a.std, b.std) AS std_gap_e4,
+    1e4 * max(abs(a.std - b.std)) AS std_gap_max_e4,
+    any_value(x.score) AS score_a,
+    any_value(y.score) AS score_b,
+    abs(any_value(x.score) - any_value(y.score)) AS score_gap,
+    any_value(paper.std_gap_e4) AS paper_std_gap_e4
+FROM pairs p
+JOIN tensor_stats a ON a.subject_id = p.id_a AND a.is_matrix
+JOIN tensor_stats b ON b.subject_id = p.id_b AND b.is_matrix AND b.name = a.name
+LEFT JOIN subject_scores($metric, $scores) x ON x.subject_id = p.id_a
+LEFT JOIN subject_scores($metric, $scores) y ON y.subject_id = p.id_b
+LEFT JOIN paper ON paper.r = p.r
+    AND paper.method_a = least(p.method_a, p.method_b) AND paper.method_b = greatest(p.method_a, p.method_b)
+GROUP BY p.id_a, p.id_b, p.r, p.subject_a, p.method_a, p.subject_b, p.method_b
+ORDER BY p.r, p.id_a, p.id_b;
