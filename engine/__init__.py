@@ -16,11 +16,13 @@ from engine.version import __version__
 if TYPE_CHECKING:
     from engine.verbs.census import census
     from engine.verbs.check import check
+    from engine.verbs.compare import compare
     from engine.verbs.delta import delta
     from engine.verbs.export import export
     from engine.verbs.import_ import import_
     from engine.verbs.job import job
     from engine.verbs.look import ls, show
+    from engine.verbs.nearest import nearest
     from engine.verbs.pack import pack
     from engine.verbs.paper import paper
     from engine.verbs.query import sql
@@ -30,12 +32,14 @@ __all__ = [
     "__version__",
     "census",
     "check",
+    "compare",
     "delta",
     "dry_run",
     "export",
     "import_",
     "job",
     "ls",
+    "nearest",
     "pack",
     "paper",
     "scan",
@@ -46,12 +50,14 @@ __all__ = [
 _HOMES = {
     "census": "census",
     "check": "check",
+    "compare": "compare",
     "delta": "delta",
     "dry_run": "scan",
     "export": "export",
     "import_": "import_",
     "job": "job",
     "ls": "look",
+    "nearest": "nearest",
     "pack": "pack",
     "paper": "paper",
     "scan": "scan",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import ask, deltas, exporting, jobs, packing, scanning
+from engine.cli import ask, comparing, deltas, exporting, jobs, packing, scanning
 from engine.cli.output import complain, prepare_streams
 from engine.errors import GaussmeterError
 from engine.execution.process import few_arenas, without_telemetry
@@ -55,6 +55,8 @@ app.command("ls")(ask.ls)
 app.command()(ask.show)
 app.command()(ask.sql)
 app.command()(ask.paper)
+app.command()(comparing.compare)
+app.command()(comparing.nearest)
 
 
 def main() -> None:
