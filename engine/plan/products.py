@@ -164,6 +164,7 @@ class _Cutter:
         self._chunks: list[Chunk] = []
         self._products: list[Product] = []
         self._seen: dict[tuple[int, int, Span], Span] = {}
+        self._measured: set[int] = set()
         self._formed = 0
 
     def tasks(self, jobs: Sequence[_Job]) -> Iterator[Task]:
@@ -217,15 +218,18 @@ class _Cutter:
             yield start, min(start + step, rows[1])
 
     def _measure(self, ordinal: int, jobs: Sequence[_Job]) -> None:
-        """Have the columns of base + scale x B A measured, which takes all of their rows."""
+        """Have the columns of base + scale x B A measured, once a task, which takes all of their rows."""
+        jobs = [j for j in jobs if self._make(j) == "columns" and j.ordinal not in self._measured]
+        if not jobs:
+            return
+        self._measured |= {job.ordinal for job in jobs}
         whole = 0, jobs[0].matrix[0]
         parts = list(self._slices(ordinal, whole, jobs[0].matrix[1]))
         for part in parts:
             base = self._factor(_BASE, ordinal, part, jobs[0].matrix)
             for job in jobs:
-                if self._make(job) == "columns":
-                    terms = self._terms(job, whole)
-                    self._products.append(Product(job.ordinal, "squares", part, job.matrix[1], terms, base))
+                terms = self._terms(job, whole)
+                self._products.append(Product(job.ordinal, "squares", part, job.matrix[1], terms, base))
         if len(parts) > 1:  # what is too much to be held is read again
             self._seen = {key: chunks for key, chunks in self._seen.items() if key[0] != _BASE}
 
