@@ -1,6 +1,7 @@
 """Time the GPU's loops on tensors that lie there, on blocks that come from the host, and their rivals.
 
-python benchmarks/gpu.py [--parts counting,floats,host,products,differences,merges] [--gib 2] [--rounds 15]
+python benchmarks/gpu.py [--parts counting,floats,host,files,products,differences,merges]
+                         [--gib 2] [--rounds 15]
 
 Times are medians by device events (from the host: by the clock, to the end of all work). GB/s counts the
 bytes read, and for merges those written too; `of copy` is the share of a copy within the GPU's memory, whose
@@ -10,9 +11,14 @@ rate counts both the bytes read and those written.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -26,10 +32,11 @@ from gpu_candidates import EIGHT, SIXTEEN
 from gpu_timing import FILLS, copy_rate, filled, machine, seconds
 
 from engine.device import GpuCounter
-from engine.kernels.cuda import portable
+from engine.kernels.cuda import nvrtc, portable
 from engine.kernels.cuda.merging import merge
 from engine.kernels.cuda.tallies import FloatTally
 from engine.nouns.dtypes import DTYPES
+from engine.sketch import Counter
 
 CUDA = torch.device("cuda")
 
@@ -157,6 +164,58 @@ def _wall(work: Callable[[], object], rounds: int) -> float:
     return median(times)
 
 
+def files(bench: Bench) -> str:
+    """A file in the page cache to sketches: threads that read and count, or that read for the GPU."""
+    rows = []
+    values = filled("gauss", torch.bfloat16, bench.nbytes // 2).view(torch.uint8)
+    with tempfile.NamedTemporaryFile(prefix="gaussmeter-bench-") as file:
+        file.write(memoryview(values.cpu().numpy()))
+        file.flush()
+        for threads in (1, 2, 4, 8, 16):
+            rates = []
+            for make in (lambda: Counter(DTYPES["BF16"]), lambda: GpuCounter(DTYPES["BF16"])):
+                counters = [make() for _ in range(threads)]
+                work = partial(_read_all, file.fileno(), bench.nbytes, counters)
+                rates.append(bench.nbytes / _wall(work, 5) / 1e9)
+            rows.append([str(threads), *(f"{r:.1f}" for r in rates)])
+    return table(["threads", "counted by them GB/s", "counted by the GPU GB/s"], rows)
+
+
+def _read_all(fd: int, nbytes: int, counters: list) -> None:
+    """Share a file out among counters, each with a thread of its own."""
+    places = iter(range(0, nbytes, 16 << 20))
+    lock = threading.Lock()
+
+    def run(counter: Counter | GpuCounter) -> None:
+        while True:
+            with lock:
+                start = next(places, None)
+            if start is None:
+                break
+            _read(fd, start, min(start + (16 << 20), nbytes), counter)
+        counter.sketch()
+
+    with ThreadPoolExecutor(len(counters)) as pool:
+        list(pool.map(run, counters))
+
+
+_BUFFERS = threading.local()
+
+
+def _read(fd: int, start: int, stop: int, counter: Counter | GpuCounter) -> None:
+    while start < stop:
+        if isinstance(counter, GpuCounter):
+            room = counter.buffer()[: stop - start]
+            got = os.preadv(fd, [room], start)
+            counter.commit(got)
+        else:
+            if not hasattr(_BUFFERS, "one"):
+                _BUFFERS.one = np.empty(1 << 20, np.uint8)
+            got = os.preadv(fd, [_BUFFERS.one[: stop - start]], start)
+            counter.add(_BUFFERS.one[:got])
+        start += got
+
+
 def products(bench: Bench) -> str:
     """Elements of B @ A counted as they are formed, against the product alone."""
     rows = []
@@ -217,9 +276,17 @@ def merges(bench: Bench) -> str:
     return table(["rule", "models", "GB/s", "of copy"], rows)
 
 
+def _first_use() -> float:
+    """Seconds of a compilation, of which a process pays one for each kernel that it uses."""
+    began = time.perf_counter()
+    text = (Path(nvrtc.__file__).parent / "count16.cu").read_text()
+    nvrtc.load(0, "count16", text, 58112 * 4, {"ENTRIES": 58112, "THREADS": 1024})
+    return time.perf_counter() - began
+
+
 PARTS = {
-    "counting": counting, "floats": floats, "host": host, "products": products, "differences": differences,
-    "merges": merges,
+    "counting": counting, "floats": floats, "host": host, "files": files, "products": products,
+    "differences": differences, "merges": merges,
 }  # fmt: skip
 
 
@@ -234,6 +301,7 @@ def main() -> None:
         sys.exit("there is no GPU")
     bench = Bench(a.gib, a.rounds)
     print(preamble() + machine())
+    print(f"Compiling the kernel of 16-bit patterns takes {_first_use():.2f} s.")
     print(f"A copy within the GPU's memory moves {bench.copy / 1e9:,.0f} GB/s.\n")
     for name in a.parts.split(","):
         print(f"## {name}\n\n{PARTS[name](bench)}", flush=True)

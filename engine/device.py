@@ -235,7 +235,11 @@ def _tally_of(bits: int) -> Callable[[str], CodeTally | FloatTally | None]:
 
 
 def observe(tensor: Tensor, report: Report = warn) -> Sketch:
-    """Sketch a torch tensor of a counted dtype, whatever its shape, on the device where it lies.
+    """Sketch a torch tensor of a counted dtype, whatever its shape, on the GPU if it lies there.
+
+    Args:
+        tensor: of any device.
+        report: is told when the GPU's memory does not suffice, and the CPU counts.
 
     Raises:
         ValueError: its dtype is not counted.
@@ -243,10 +247,16 @@ def observe(tensor: Tensor, report: Report = warn) -> Sketch:
     from engine.kernels.cuda import tensors
 
     dtype = DTYPES[tensors.name_of(tensor)]
+    tally = None
     if tensor.device.type == "cuda":
-        counter = GpuCounter(dtype, str(tensor.device), block=SMALLEST_BLOCK, report=report)
-        counter.add_resident(tensor)
-        return counter.sketch()
-    on_cpu = Counter(dtype)
-    on_cpu.add(tensors.bytes_in_any_order(tensor).cpu().numpy())
-    return on_cpu.sketch()
+        tally = _tally_of(dtype.bits)(str(tensor.device))
+        if tally is None:
+            report(f"no memory left on {tensor.device}: {dtype.name} is counted on the CPU")
+    data = tensors.bytes_in_any_order(tensor)
+    if tally is None or dtype.coding is None:
+        on_cpu = Counter(dtype)
+        on_cpu.add(data.cpu().numpy())
+        return on_cpu.sketch()
+    for part in tensors.parts(data, dtype.bits // 8, dtype.bits == 64):
+        tally.add(part)
+    return from_totals(dtype.coding, *tally.take())

@@ -172,6 +172,16 @@ def test_no_memory_leaves_the_counting_to_the_cpu_and_says_so(device, monkeypatc
     assert_same(counter.sketch(), reference_sketch(dtype, np.tile(patterns, 2)))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a tensor must lie on a GPU")
+def test_a_live_tensor_on_a_full_gpu_is_counted_on_the_cpu(monkeypatch):
+    from engine.kernels.cuda import claims
+
+    monkeypatch.setattr(claims, "code_tally", lambda bits, device: None)
+    patterns = noise("F16", 1000)
+    with pytest.warns(RuntimeWarning, match="on the CPU"):
+        assert_same(observe(tensor("F16", patterns, "cuda")), reference_sketch("F16", patterns))
+
+
 def test_what_has_no_coding_is_not_counted(device):
     with pytest.raises(ValueError, match="I32"):
         GpuCounter(DTYPES["I32"], device)

@@ -8,6 +8,7 @@ import torch
 
 from engine.differences import DifferenceCounter, GpuDifferenceCounter, product
 from engine.kernels.cuda.tallies import FloatTally
+from engine.kernels.products import form, strips_of
 from engine.nouns.dtypes import DTYPES, F32
 from engine.sketch import from_totals
 from tests.builders import COUNTED, assert_same, nasty_patterns, raw, reference_sketch, values_of
@@ -156,13 +157,17 @@ def fused(b, a, scale):
 
 
 @pytest.mark.parametrize("rank", [4, 33])
-def test_native_products_are_chains_of_fused_multiply_adds(device, rank):
+def test_native_products_are_the_chains_of_fused_multiply_adds_that_the_cpu_forms(device, rank):
     from engine.kernels.cuda import native
 
+    b, a = factors(300, rank, 200, device)
+    left, right = b.cpu().numpy(), a.cpu().numpy()
+    expected = fused(left, right, 1.3)
+    on_cpu = np.empty(300 * 200, np.uint32)
+    form(left.ravel(), strips_of(right).ravel(), rank, 300, 0, 200, np.float32(1.3), False, on_cpu)
+    np.testing.assert_array_equal(on_cpu, expected.ravel().view(np.uint32))
     if not native.is_available(torch.device(device)):
         pytest.skip("tl.dot has an order of its own")
-    b, a = factors(300, rank, 200, device)
-    expected = fused(b.cpu().numpy(), a.cpu().numpy(), 1.3)
     assert_same(product(b, a, 1.3), reference_sketch("F32", expected.ravel().view(np.uint32)))
 
 

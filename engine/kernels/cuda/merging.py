@@ -18,6 +18,8 @@ import torch
 import triton  # type: ignore[import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
 
+from engine.kernels.cuda.portable import is_available
+
 _BLOCK = 2048
 _STORED = {torch.bfloat16: torch.int16, torch.float16: torch.float16, torch.float32: torch.float32}
 
@@ -85,7 +87,7 @@ def merge(
         a tensor like `base`.
 
     Raises:
-        ValueError: dtypes, shapes or numbers do not fit.
+        ValueError: dtypes, shapes or numbers do not fit, or the tensors lie on no GPU.
     """
     if base.dtype not in _STORED:
         raise ValueError(f"{str(base.dtype).removeprefix('torch.')} is not merged")
@@ -95,6 +97,8 @@ def merge(
         raise ValueError("the models' dtypes and shapes must be the base's")
     if not all(t.is_contiguous() for t in (base, *models)):
         raise ValueError("the tensors must be contiguous")
+    if not is_available(base.device):
+        raise ValueError(f"no GPU kernel runs on {base.device}")
     out = torch.empty_like(base)
     stored = partial(torch.Tensor.view, dtype=_STORED[base.dtype])
     kind = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32"}[base.dtype]

@@ -21,7 +21,7 @@ NAMES = {
 }
 """The dtypes that are counted, by safetensors' spelling."""
 
-_BLOCK = 1 << 24
+_BLOCK = 1 << 22  # elements that `narrow` gets at once
 
 
 def name_of(tensor: torch.Tensor) -> str:
