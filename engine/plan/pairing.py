@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from engine.errors import FormatError
+from engine.errors import ConfigError, FormatError
 from engine.nouns.names import place
 from engine.nouns.prefixes import match_names
 from engine.nouns.records import DEQUANTISED, Checkpoint, TensorInfo
@@ -48,12 +48,9 @@ class Pairing:
     inventory: Checkpoint
     matches: dict[int, Match]
 
-    @property
-    def unmatched(self) -> list[TensorInfo]:
-        """Rows that say why something cannot be compared."""
-        return [
-            t for i, t in enumerate(self.inventory.tensors) if i not in self.matches and t.alias_of is None
-        ]
+
+Row = tuple[TensorInfo, Match | None]
+"""What a difference says of a tensor, and what it is made of."""
 
 
 def pair(base: Checkpoint, tuned: Checkpoint, selection: Selection, *, strict: bool = False) -> Pairing:
@@ -67,21 +64,20 @@ def pair(base: Checkpoint, tuned: Checkpoint, selection: Selection, *, strict: b
 
     Raises:
         FormatError: they do not belong together, or `strict` and something cannot be compared.
+        ConfigError: nothing is selected.
     """
-    rows: list[TensorInfo] = []
-    matches: dict[int, Match] = {}
-    for info, match in _rows(base, tuned):
-        if info.name not in selection:
-            continue
-        if match is not None:
-            matches[len(rows)] = match
-        rows.append(info)
-    pairing = Pairing(base, tuned, _inventory(base, tuned, rows), matches)
-    _require_kinship(pairing, strict)
-    return pairing
+    every = list(_rows(base, tuned))
+    _require_kinship(base, tuned, every)
+    chosen = [(info, match) for info, match in every if info.name in selection]
+    if not chosen and every:
+        raise ConfigError(f"no tensor of {len(every):,} {selection.words()}", file=tuned.uri)
+    if strict:
+        _require_all(base, tuned, chosen)
+    matches = {row: match for row, (_, match) in enumerate(chosen) if match is not None}
+    return Pairing(base, tuned, _inventory(base, tuned, [info for info, _ in chosen]), matches)
 
 
-def _rows(base: Checkpoint, tuned: Checkpoint) -> Iterator[tuple[TensorInfo, Match | None]]:
+def _rows(base: Checkpoint, tuned: Checkpoint) -> Iterator[Row]:
     ours, theirs = _by_name(base), _by_name(tuned)
     partners = match_names(list(ours), list(theirs))
     for name, ordinal in ours.items():
@@ -107,9 +103,7 @@ def _by_name(checkpoint: Checkpoint) -> dict[str, int]:
     return dict(sorted(plain.items(), key=lambda item: item[1]))
 
 
-def _compared(
-    name: str, base: Checkpoint, ours: int, tuned: Checkpoint, theirs: int
-) -> Iterator[tuple[TensorInfo, Match | None]]:
+def _compared(name: str, base: Checkpoint, ours: int, tuned: Checkpoint, theirs: int) -> Iterator[Row]:
     a, b = base.tensors[ours], tuned.tensors[theirs]
     why = _why_not(a) or _why_not(b)
     if why is not None:
@@ -169,25 +163,34 @@ def _inventory(base: Checkpoint, tuned: Checkpoint, rows: Sequence[TensorInfo]) 
     )
 
 
-def _require_kinship(pairing: Pairing, strict: bool) -> None:
+def _require_kinship(base: Checkpoint, tuned: Checkpoint, rows: Sequence[Row]) -> None:
     """Refuse two models of which one is not made of the other."""
-    base, tuned, rows = pairing.base, pairing.tuned, pairing.inventory.tensors
-    common = sum(m.elements for m in pairing.matches.values())
+    common = sum(match.elements for _, match in rows if match is not None)
     smaller = min(_countable(base), _countable(tuned))
-    first = next(iter(pairing.unmatched), None)
-    example = f"; the first that cannot be: {first.name!r}: {first.reason}" if first else ""
-    if smaller and common < _LEAST_SHARE * smaller:
+    if common >= _LEAST_SHARE * smaller:
+        return
+    matched = sum(match is not None for _, match in rows)
+    message = (
+        f"is not tuned from {base.uri}: {matched:,} of {len(rows):,} tensors, "
+        f"{common / smaller:.1%} of the elements, can be compared; {_example(rows)}"
+    )
+    raise FormatError(message, file=tuned.uri)
+
+
+def _require_all(base: Checkpoint, tuned: Checkpoint, rows: Sequence[Row]) -> None:
+    """Refuse if anything cannot be compared."""
+    left_out = [info for info, match in rows if match is None and info.alias_of is None]
+    if left_out:
         message = (
-            f"is not tuned from {base.uri}: {len(pairing.matches):,} of {len(rows):,} tensors, "
-            f"{common / smaller:.1%} of the elements, can be compared{example}"
+            f"cannot be compared with {base.uri} as a whole: {len(left_out):,} of {len(rows):,} tensors "
+            f"cannot be; {_example(rows)}"
         )
         raise FormatError(message, file=tuned.uri)
-    if strict and first is not None:
-        message = (
-            f"cannot be compared with {base.uri} as a whole: {len(pairing.unmatched):,} of "
-            f"{len(rows):,} tensors cannot be{example.removeprefix(';')}"
-        )
-        raise FormatError(message, file=tuned.uri)
+
+
+def _example(rows: Sequence[Row]) -> str:
+    first = next(info for info, match in rows if match is None and info.alias_of is None)
+    return f"the first that cannot be: {first.name!r}: {first.why}"
 
 
 def _countable(checkpoint: Checkpoint) -> int:
