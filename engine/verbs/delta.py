@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.errors import ConfigError
 from engine.execution.choose import choose_executor
 from engine.execution.executor import Executor
+from engine.formats.adapters.opening import open_adapter
 from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.nouns.defaults import RANGES, WAREHOUSE
 from engine.nouns.events import Listener, ignore
@@ -156,7 +157,9 @@ def delta(
         )
         made: Family
         if adapters:
-            made = adapter_family(adapters, first, selection, limits, exact=exact, strict=strict)
+            made = adapter_family(
+                [open_adapter(str(a)) for a in adapters], first, selection, limits, exact=exact, strict=strict
+            )
         else:
             assert first is not None
             made = checkpoint_family(
