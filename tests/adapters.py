@@ -148,14 +148,14 @@ class Result:
     refinements: list[dict[str, Refinement]]
 
 
-def open_all(adapters: Sequence[Path], base: Path | None = None, **how: Any) -> list[Stock]:
+def open_all(adapters: Sequence[Path | str], base: Path | str | None = None, **how: Any) -> list[Stock]:
     opened: Checkpoint | None = open_checkpoint(str(base)) if base is not None else None
     return [take_stock(open_adapter(str(a)), opened, Selection(**how)) for a in adapters]
 
 
 def run(
-    adapters: Sequence[Path],
-    base: Path | None = None,
+    adapters: Sequence[Path | str],
+    base: Path | str | None = None,
     *,
     workers: int = 1,
     task_bytes: int | None = None,

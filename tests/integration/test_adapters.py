@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.errors import BudgetError
+from engine.errors import BudgetError, ConfigError, FormatError
 from engine.plan import Limits
 from engine.plan.products import plan_adapters
 from engine.sketch import combine
@@ -32,6 +33,7 @@ from tests.adapters import (
     write_adapter,
 )
 from tests.builders import assert_same, exact_moments, f32, nasty_patterns, write_tensors
+from tests.integration.servers import FileServer
 
 _NEAR = Path(__file__).resolve().parents[3] / "shared" / "data" / "adapters" / "gpt2-lora-r8"
 GPT2 = Path(os.environ.get("GAUSSMETER_ADAPTER", _NEAR))
@@ -243,7 +245,56 @@ def test_statistics_are_those_of_the_whole_product(kind, tmp_path):
             assert twice.error_bound == 0
 
 
-# Resuming, memory, real adapters
+def test_workers_change_nothing(tmp_path):
+    tensors = factors("q", 200, 300) | magnitudes("q", 200) | {f"{PREFIX}s": tensor("BF16", 70, seed=4)}
+    base = {"q.weight": tensor("F16", 200, 300, seed=8), "s": tensor("BF16", 70, seed=9)}
+    path = write_tensors(tmp_path / "base" / "model.safetensors", base)
+    write_adapter(tmp_path / "a", tensors, use_dora=True)
+    first = run([tmp_path / "a"], path).sketches[0]
+    for workers in (2, 3, 4):
+        again = run([tmp_path / "a"], path, workers=workers, task_bytes=9000, block_bytes=72).sketches[0]
+        assert first.keys() == again.keys() == {"q.weight", "s"}
+        for name, sketch in first.items():
+            assert_same(sketch, again[name])
+
+
+# Resuming, memory, distant and real adapters
+
+
+def test_adapters_behind_a_network(tmp_path):
+    tensors = factors("q", 30, 21) | magnitudes("q", 30) | {f"{PREFIX}s.weight": tensor("F32", 9, 7, seed=4)}
+    base = {"q.weight": tensor("BF16", 30, 21, seed=8), "s.weight": tensor("F32", 9, 7, seed=9)}
+    path = write_tensors(tmp_path / "files" / "base" / "model.safetensors", base)
+    adapter = write_adapter(tmp_path / "files" / "a", tensors, use_dora=True)
+    here = run([adapter], path)
+    with FileServer(tmp_path / "files") as server:
+        for how in CUTS:
+            there = run([f"{server.url}/a"], f"{server.url}/base", **how)
+            assert there.stocks[0].inventory.distant
+            for name, sketch in here.sketches[0].items():
+                assert_same(sketch, there.sketches[0][name])
+        (adapter / "adapter_config.json").unlink()
+        with pytest.raises(ConfigError, match=r"is no adapter: there is no adapter_config.json"):
+            run([f"{server.url}/a"])
+
+
+def test_a_file_that_changes_is_noticed(tmp_path):
+    tensors = factors("q", 30, 21)
+    stocks = open_all([write_adapter(tmp_path, tensors)])
+    (task,) = plan_adapters(stocks, Limits()).tasks
+    body = CountBody()
+    write_tensors(tmp_path / "adapter_model.safetensors", tensors | {f"{PREFIX}s": tensor("F32", 3, seed=1)})
+    with pytest.raises(FormatError, match="changed after the scan began"):
+        body(task)
+    (again,) = plan_adapters(open_all([tmp_path]), Limits()).tasks
+    assert body(again).parts
+
+
+def test_tasks_cross_processes(tmp_path):
+    stocks = open_all([write_adapter(tmp_path, factors("q", 30, 21))])
+    (task,) = plan_adapters(stocks, Limits()).tasks
+    (part,) = CountBody()(pickle.loads(pickle.dumps(task))).parts
+    assert part.found.count == 630
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "dora by column"])
