@@ -17,7 +17,6 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,7 +186,6 @@ def main() -> None:
     with (
         checkpoint(a.layout, a.checkpoint, fill=a.fill, dtype=a.dtype) as directory,
         tempfile.TemporaryDirectory(prefix="gm-", ignore_cleanup_errors=True) as scratch,
-        suppress(KeyboardInterrupt),
     ):
         weight_files(directory)
         words = [*sys.argv[1:], "--checkpoint", str(directory), "--inside", scratch]

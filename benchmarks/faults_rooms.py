@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -20,7 +21,18 @@ def in_a_room(command: list[str]) -> int:
     """Run a command as the first process of a new room; returns how it ended."""
     signal.signal(signal.SIGTERM, _stop)
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    return subprocess.run(["unshare", *user, *_WORDS, *command], check=False).returncode
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", *user, *_WORDS, *command])
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    finally:
+        if process.poll() is None:
+            everybody = tree(process.pid)
+            kill(everybody)
+            process.wait()
+            while any(map(alive, everybody)):
+                time.sleep(0.01)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -30,6 +42,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def furnish(addresses: list[str]) -> None:
     """Bring loopback up in this room, with further addresses; give it shared memory of its own."""
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
     ip("link", "set", "lo", "up")
     for address in addresses:
         ip("address", "add", f"{address}/32", "dev", "lo")

@@ -95,6 +95,8 @@ def with_hog(cluster: Cluster) -> Iterator[Stage]:
         if hog.stdout.readline() != "ready\n":
             sys.exit(f"nobody fills the stores\n{Path(log.name).read_text()[-3000:]}")
         yield Stage(cluster, hog)
+        if not hog.stdout.readline().startswith("full"):
+            sys.exit(f"the stores were not filled\n{Path(log.name).read_text()[-3000:]}")
     finally:
         hog.kill()
         hog.wait()
