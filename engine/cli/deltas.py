@@ -128,8 +128,11 @@ def _print(report: DeltaReport, warehouse: Path) -> None:
 
 def _sentence(subject: Derived, warehouse: Path) -> str:
     where = f"subject {subject.subject_id} in {warehouse}"
-    if subject.status == "unchanged":
-        return printable(f"{subject.name}: unchanged since it was counted, {where}")
     left_out = f" ({len(subject.left_out):,} not compared)" if subject.left_out else ""
-    again = "completed, " if subject.status == "resumed" else ""
-    return printable(f"{subject.name}: {again}{subject.tensors:,} tensors{left_out}, {where}")
+    again = {"unchanged": "unchanged since it was counted, ", "resumed": "completed, "}.get(
+        subject.status, ""
+    )
+    found = f"{subject.changed:.2%} of the elements changed"
+    if subject.frozen:
+        found += f", {subject.frozen:,} tensor{'s' * (subject.frozen != 1)} not at all"
+    return printable(f"{subject.name}: {again}{subject.tensors:,} tensors{left_out}, {found}, {where}")

@@ -20,6 +20,8 @@ from engine.plan import BLOCK_BYTES, Selection
 from engine.verbs.delta_sources import Family, adapter_family, checkpoint_family
 from engine.verbs.derive import Means, Source, derive
 from engine.verbs.limits import limits_of
+from engine.warehouse.queries import named_queries, run_query
+from engine.warehouse.rows import Connection
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import Standing
 
@@ -35,6 +37,8 @@ class Derived:
         status: `scanned`, `resumed` (an interrupted run was completed) or `unchanged` (nothing was read).
         tensors: its rows, those that only say why something was not compared among them.
         left_out: those, as (name, reason).
+        changed: share of the compared elements that differ.
+        frozen: tensors of which none does.
     """
 
     subject_id: int
@@ -43,6 +47,8 @@ class Derived:
     status: str
     tensors: int
     left_out: tuple[tuple[str, str], ...]
+    changed: float
+    frozen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +172,11 @@ def delta(
                 first, [_opened(uri) for uri in tuned], selection, limits, exact=exact, strict=strict
             )
         sources = [replace(s, name=name) for s in made.sources] if name else made.sources
-        means = Means(Warehouse(warehouse, listener=listener), executor, limits, listener, exact, force)
+        store = Warehouse(warehouse, listener=listener)
+        means = Means(store, executor, limits, listener, exact, force)
         standings, nbytes = derive(sources, made.plan, means)
-    subjects = tuple(_derived(s, standing) for s, standing in zip(sources, standings, strict=True))
+    with store.reading() as connection:
+        subjects = tuple(_derived(connection, *pair) for pair in zip(sources, standings, strict=True))
     return DeltaReport(first.uri if first else None, subjects, nbytes, time.monotonic() - began)
 
 
@@ -178,8 +186,12 @@ def _opened(uri: str | Path) -> Checkpoint:
     return checkpoint
 
 
-def _derived(source: Source, standing: Standing) -> Derived:
+def _derived(connection: Connection, source: Source, standing: Standing) -> Derived:
     status = "unchanged" if standing.complete else "resumed" if standing.resumed else "scanned"
     tensors = source.inventory.tensors
     left_out = tuple((t.name, t.why or "") for t in tensors if t.coding is None and t.alias_of is None)
-    return Derived(standing.subject_id, standing.name, source.uri, status, len(tensors), left_out)
+    query = named_queries("verbs")["changed"]
+    ((changed, frozen),) = run_query(connection, query, {"subject_id": standing.subject_id}).rows
+    return Derived(
+        standing.subject_id, standing.name, source.uri, status, len(tensors), left_out, changed, frozen
+    )

@@ -1,4 +1,4 @@
-"""Every bash and python block of the documents runs, in order, in a folder with a checkpoint `model/`."""
+"""Every bash and python block of the documents runs, in order, in a folder with `model/` and `tuned/`."""
 
 import os
 import re
@@ -17,7 +17,7 @@ DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def make_model(folder: Path) -> None:
+def make_model(folder: Path, noise: float = 0.0) -> None:
     rng = np.random.default_rng(0)
     shapes = {
         "attention.self.query": (16, 16),
@@ -29,6 +29,7 @@ def make_model(folder: Path) -> None:
         for layer in range(2)
         for module, shape in shapes.items()
     }
+    tensors = {n: (t + noise * rng.normal(size=t.shape)).astype(np.float16) for n, t in tensors.items()}
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors")
 
@@ -36,6 +37,7 @@ def make_model(folder: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_blocks_run(document: Path, tmp_path: Path) -> None:
     make_model(tmp_path / "model")
+    make_model(tmp_path / "tuned", noise=1e-3)
     blocks = BLOCK.findall(document.read_text(encoding="utf-8"))
     assert blocks, f"{document.name} has no block to run"
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
