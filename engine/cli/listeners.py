@@ -14,7 +14,7 @@ from typing import TextIO
 from engine.cli.output import printable
 from engine.cli.progress import progress
 from engine.errors import ConfigError, TaskError
-from engine.nouns.events import Event, Judged, Listener, TaskRetried, WorkerLost
+from engine.nouns.events import Event, Judged, Listener, NoWorkers, TaskRetried, WorkerLost
 
 _QUIET = ("planned", "unchanged", "skipped")  # the summary counts them
 
@@ -94,6 +94,8 @@ def logging_to(file: TextIO) -> Listener:
             case Judged() if event.status not in _QUIET:
                 reason = event.reason.removeprefix(f"{event.uri}: ")
                 text = f"{event.status:<9} {event.uri}" + (f": {reason}" if reason else "")
+            case NoWorkers():
+                text = f"waiting   no worker has come in {event.seconds:.0f} s"
             case WorkerLost():
                 text = f"lost      worker {event.worker}: {event.reason}"
             case TaskRetried():

@@ -14,6 +14,7 @@ from engine.nouns.events import (
     Found,
     Judged,
     Listener,
+    NoWorkers,
     Planned,
     TaskDone,
     Waiting,
@@ -77,6 +78,8 @@ class _Drawing:
             case Waiting() if event.seconds > _PATIENCE and not self._said:
                 self._said = True
                 self._say(f"waiting for the warehouse, held by {event.holder}")
+            case NoWorkers():
+                self._say(f"no worker has come in {event.seconds:.0f} s")
             case WorkerJoined():
                 self._workers += 1
             case WorkerLost():

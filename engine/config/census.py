@@ -112,6 +112,8 @@ class Run(Part):
         ray: `local`, `auto` or an address; None for the threads of one process.
         workers: how many.
         per_gpu: actors on each GPU.
+        gpu: whether each actor asks for a GPU; by default if the cluster has some. With `workers`, a cluster
+            that grows is made to grow.
         memory: refuse a checkpoint whose plan may take more.
         ranges: requests at once for what is behind a network, of each process.
         task_size: about how much a task reads.
@@ -122,6 +124,7 @@ class Run(Part):
     ray: str | None = None
     workers: Annotated[int, Field(gt=0)] | None = None
     per_gpu: Annotated[int, Field(gt=0)] = 1
+    gpu: bool | None = None
     memory: Size | None = None
     ranges: Annotated[int, Field(gt=0, le=256)] = RANGES
     task_size: Size | None = None

@@ -13,6 +13,7 @@ def choose_executor(
     workers: int | None = None,
     *,
     per_gpu: int = 1,
+    gpu: bool | None = None,
     task_seconds: float | None = None,
     listener: Listener = ignore,
 ) -> Executor:
@@ -23,6 +24,7 @@ def choose_executor(
             `engine.execution.ray_cluster.connected` takes it.
         workers: how many; None for as many as there are GPUs, or cores.
         per_gpu: actors that share a GPU; for Ray.
+        gpu: whether each asks for a GPU; None if the cluster has some.
         task_seconds: how long an attempt at a task may take; for Ray.
         listener: told of tasks and workers.
 
@@ -35,4 +37,4 @@ def choose_executor(
         return InProcessExecutor(workers)
     from engine.execution.ray_executor import RayExecutor
 
-    return RayExecutor(ray, workers, per_gpu=per_gpu, task_seconds=task_seconds, listener=listener)
+    return RayExecutor(ray, workers, per_gpu=per_gpu, gpu=gpu, task_seconds=task_seconds, listener=listener)

@@ -66,6 +66,7 @@ def connected(address: str, cores: int | None = None) -> Iterator[Resources]:
 
         if not ray.is_initialized():
             if address == LOCAL:
+                stack.enter_context(_environment({"RAY_worker_niceness": "0"}))  # it is one of us
                 stack.enter_context(_with_a_token_of_its_own())
                 stack.enter_context(_on_loopback())
                 stack.callback(ray.shutdown)

@@ -18,12 +18,21 @@ from engine.execution.in_process import available_cores
 from engine.execution.ray_cluster import LOCAL, Resources, connected, local_gpus
 from engine.execution.ray_pieces import answers, cut, whole
 from engine.execution.ray_worker import Hello, RayWorker
-from engine.nouns.events import Listener, TaskRetried, TaskStarted, WorkerJoined, WorkerLost, ignore
+from engine.nouns.events import (
+    Listener,
+    NoWorkers,
+    TaskRetried,
+    TaskStarted,
+    WorkerJoined,
+    WorkerLost,
+    ignore,
+)
 from engine.nouns.records import Task
 
 WORKER_BYTES = 260 << 20
 """An actor's process with its libraries; measured, see BENCHMARKS.md."""
 _LOOK_SECONDS = 0.5  # how often somebody looks for workers that take too long
+_MISSING_SECONDS = 20.0
 _MOST_STILLBORN = 3  # workers in a row that die before they are ready
 
 
@@ -34,6 +43,8 @@ class RayExecutor(Executor):
         address: see `engine.execution.ray_cluster.connected`.
         workers: how many actors; None for as many as the cluster has GPUs, or cores if it has none.
         per_gpu: actors that share a GPU.
+        gpu: whether each asks for a GPU; None if the cluster has some. A cluster that adds nodes when they
+            are asked for may have none yet.
         task_seconds: how long an attempt at a task may take; None learns it.
         listener: told of tasks and workers.
     """
@@ -46,6 +57,7 @@ class RayExecutor(Executor):
         workers: int | None = None,
         *,
         per_gpu: int = 1,
+        gpu: bool | None = None,
         task_seconds: float | None = None,
         listener: Listener = ignore,
     ) -> None:
@@ -53,7 +65,7 @@ class RayExecutor(Executor):
             raise ConfigError(f"there must be at least 1 actor for each GPU, not {per_gpu}")
         if task_seconds is not None and task_seconds <= 0:
             raise ConfigError(f"the time limit of a task must be positive, not {task_seconds:g} s")
-        self.address, self._wanted, self._per_gpu = address, workers, per_gpu
+        self.address, self._wanted, self._per_gpu, self._gpu = address, workers, per_gpu, gpu
         self._task_seconds, self._listener = task_seconds, listener
         self._resources: Resources | None = None
         self._cluster = ExitStack()
@@ -64,9 +76,18 @@ class RayExecutor(Executor):
         if self._wanted is not None:
             return self._wanted
         if self.address == LOCAL:
-            return local_gpus() * self._per_gpu or available_cores()
+            return (local_gpus() * self._per_gpu if self._gpu is not False else 0) or available_cores()
         resources = self._connect()
-        return max(1, int(resources.gpus) * self._per_gpu or int(resources.cpus))
+        if not self._with_gpus(resources):
+            return max(1, int(resources.cpus))
+        if not resources.gpus:
+            raise ConfigError(
+                f"the cluster at {self.address} has no GPU yet: say how many workers are to ask"
+            )
+        return max(1, int(resources.gpus * self._per_gpu))
+
+    def _with_gpus(self, resources: Resources) -> bool:
+        return resources.gpus > 0 if self._gpu is None else self._gpu
 
     def close(self) -> None:
         """Leave the cluster, or end the private one."""
@@ -94,8 +115,9 @@ class RayExecutor(Executor):
 
     def _options(self, resources: Resources) -> dict[str, Any]:
         """What an actor asks of its node; all of them together never ask for more cores than there are."""
-        cpus = min(1.0, resources.cpus / self.workers) if resources.gpus else 1.0
-        gpus = 1 / self._per_gpu if resources.gpus else 0
+        with_gpus = self._with_gpus(resources)
+        cpus = min(1.0, resources.cpus / self.workers) if with_gpus else 1.0
+        gpus = 1 / self._per_gpu if with_gpus else 0
         return {
             "num_cpus": round(max(cpus, 0.01), 2),
             "num_gpus": gpus,
@@ -124,7 +146,8 @@ class _Actors(Generic[Outcome]):
         self._actors: dict[str, Any] = {}
         self._sent: dict[Any, tuple[str, Task, list[Any]]] = {}  # the last of an answer's pieces -> all
         self._stillborn = 0
-        self._looked = time.monotonic()
+        self._looked = self._opened = time.monotonic()
+        self._said = False
         for _ in range(workers):
             self._start_one()
 
@@ -154,8 +177,16 @@ class _Actors(Generic[Outcome]):
                 elif reference in self._sent:  # unless its worker was lost on the way here
                     ended += self._receive(reference)
             ended += self._look_for_the_late()
+            self._say_who_is_missing()
             self._send()
         return ended
+
+    def _say_who_is_missing(self) -> None:
+        """Say once that nobody has come: nodes may be on their way, or never come."""
+        waited = time.monotonic() - self._opened
+        if not self._actors and not self._said and waited > _MISSING_SECONDS:
+            self._said = True
+            self._listener(NoWorkers(waited))
 
     def close(self) -> None:
         """End the actors; what they are doing is dropped."""

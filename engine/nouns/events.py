@@ -80,6 +80,13 @@ class WorkerLost:
 
 
 @dataclass(frozen=True, slots=True)
+class NoWorkers:
+    """No worker has come yet, after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """Somebody else holds the warehouse."""
 
@@ -128,6 +135,7 @@ Event = (
     | TaskFailed
     | WorkerJoined
     | WorkerLost
+    | NoWorkers
     | Waiting
     | Found
     | Judged

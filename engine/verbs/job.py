@@ -71,6 +71,7 @@ def _census(
         ray or run.ray,
         workers or run.workers,
         per_gpu=run.per_gpu,
+        gpu=run.gpu,
         task_seconds=run.task_seconds,
         listener=listener,
     ) as executor:

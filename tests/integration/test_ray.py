@@ -19,6 +19,7 @@ from engine.execution import dispatch, ray_cluster
 from engine.execution.ray_executor import RayExecutor
 from engine.nouns.events import (
     Event,
+    NoWorkers,
     Planned,
     TaskDone,
     TaskFailed,
@@ -28,7 +29,7 @@ from engine.nouns.events import (
     WorkerLost,
 )
 from tests.builders import COUNTED, Tensors, nasty_patterns, write_tensors
-from tests.integration.clusters import cluster, listening_beyond_loopback
+from tests.integration.clusters import STORE, cluster, listening_beyond_loopback
 from tests.integration.helpers import contents, llama, made, subjects
 
 TASK = 1500
@@ -127,6 +128,30 @@ def test_three_nodes_count_the_same_even_if_one_dies(case, tmp_path):
         assert struck[0] in [e.worker for e in heard.of(WorkerLost)]
         assert heard.of(TaskFailed) == []
         case.scan(executor, tmp_path)
+
+
+def test_actors_that_ask_for_gpus_wait_for_the_nodes_that_bring_them(case, tmp_path, monkeypatch):
+    """A cluster that grows has no GPU before somebody asks for one."""
+    from engine.execution import ray_executor
+
+    monkeypatch.setattr(ray_executor, "_MISSING_SECONDS", 0.5)
+    with cluster({"num_cpus": 1}) as nodes:
+        with (
+            RayExecutor(nodes.address, gpu=True) as executor,
+            pytest.raises(ConfigError, match="has no GPU yet"),
+        ):
+            executor.workers  # noqa: B018 - it looks
+        heard = Heard()
+
+        def listen(event: Event) -> None:
+            heard(event)
+            if isinstance(event, NoWorkers):
+                nodes.add_node(num_cpus=1, num_gpus=2, node_ip_address="127.0.0.1", object_store_memory=STORE)
+
+        with RayExecutor(nodes.address, 2, gpu=True, listener=listen) as executor:
+            case.scan(executor, tmp_path)
+        assert sorted(e.gpus for e in heard.of(WorkerJoined)) == ["0", "1"]
+        assert len(heard.of(NoWorkers)) == 1
 
 
 def test_there_is_one_worker_a_gpu_and_it_sees_that_one(case, tmp_path):

@@ -22,6 +22,7 @@ from engine.nouns.events import (
     Event,
     Found,
     Judged,
+    NoWorkers,
     Planned,
     TaskDone,
     TaskFailed,
@@ -35,7 +36,7 @@ from engine.nouns.events import (
 EVENTS: list[Event] = [
     Found(2), Planned("a", 3, 4, 500), TaskStarted(1, "w", 1), TaskDone(1, 200, "a", "w", 0.5), TaskRetried(2, "w", "slow"),
     TaskFailed(2, "a", "gone"), WorkerJoined("w", "n", 7, "0"), WorkerLost("w", "died"), Waiting("process 1", 3.0),
-    Judged("/a", "scanned", ""), Ended("a"),
+    Judged("/a", "scanned", ""), Ended("a"), NoWorkers(20.0),
 ]  # fmt: skip
 NASTY = "a\x1b[31m\r\n\u202e[/bold][red]\x07\udcff:smile:\u2028"
 
