@@ -167,7 +167,12 @@ def logged(*events: Event) -> list[str]:
 
 
 def test_a_log_has_what_somebody_should_look_at():
-    assert logged(*EVENTS) == ["again     task 2, of w: slow", "lost      worker w: died", "scanned   /a"]
+    assert logged(*EVENTS) == [
+        "again     task 2, of w: slow",
+        "lost      worker w: died",
+        "scanned   /a",
+        "waiting   no worker has come in 20 s",
+    ]
     said = [Judged("/a", status, "") for status in ("planned", "unchanged", "skipped", "resumed", "refused")]
     assert logged(*said) == ["resumed   /a", "refused   /a"]
 
@@ -296,7 +301,7 @@ def test_all_hear_all_in_order():
     [
         ({"quiet": False}, 0),
         ({"quiet": True}, 0),
-        ({"quiet": False, "log": True}, 3),
+        ({"quiet": False, "log": True}, 4),
         ({"quiet": True, "log": True}, 0),
     ],
 )
