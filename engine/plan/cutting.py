@@ -33,10 +33,10 @@ def cut_tensor(ordinal: int, tensor: TensorInfo, covered: Sequence[Span], task_b
     most = max(task_bytes // item, 1)
     step = most // row * row if row <= most else most
     begin = 0
-    gaps = list(_gaps(covered, tensor.elements))
+    missing = list(gaps(covered, tensor.elements))
     for piece in tensor.stored:
         end = begin + piece.elements
-        for start, stop in _within(gaps, begin, end):
+        for start, stop in _within(missing, begin, end):
             if not piece.plain:
                 yield piece_chunk(ordinal, tensor, piece, begin)
                 continue
@@ -47,14 +47,15 @@ def cut_tensor(ordinal: int, tensor: TensorInfo, covered: Sequence[Span], task_b
         begin = end
 
 
-def _within(gaps: Sequence[Span], begin: int, end: int) -> Iterator[Span]:
-    """The parts of gaps that lie within a span."""
-    for start, stop in gaps:
+def _within(missing: Sequence[Span], begin: int, end: int) -> Iterator[Span]:
+    """The parts of what is missing that lie within a span."""
+    for start, stop in missing:
         if start < end and stop > begin:
             yield max(start, begin), min(stop, end)
 
 
-def _gaps(covered: Iterable[Span], elements: int) -> Iterator[Span]:
+def gaps(covered: Iterable[Span], elements: int) -> Iterator[Span]:
+    """The spans of a tensor's elements that are not covered."""
     position = 0
     for start, stop in sorted(covered):
         if start > position:
@@ -77,7 +78,7 @@ def cut_tensors(
 
 
 def _missing_bytes(tensor: TensorInfo, covered: Sequence[Span]) -> int:
-    missing = sum(stop - start for start, stop in _gaps(covered, tensor.elements))
+    missing = sum(stop - start for start, stop in gaps(covered, tensor.elements))
     return tensor.nbytes * missing // max(tensor.elements, 1)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
-from engine.errors import BudgetError, ConfigError
+from engine.errors import ConfigError
 from engine.nouns.records import Ahead, Checkpoint, Chunk, Span, Step, Task, TensorInfo
-from engine.plan.cutting import cut_tensor, make_task, whole_chunks
+from engine.plan.cutting import cut_tensor, gaps, make_task, whole_chunks
 from engine.plan.limits import (
     BASE_BYTES,
     COUNTER_BYTES,
@@ -22,6 +22,7 @@ from engine.plan.limits import (
     Fitted,
     Limits,
     fit,
+    require_room,
 )
 from engine.plan.pairing import Match, Pairing
 from engine.plan.scan import Plan, scaled_tensors
@@ -74,11 +75,7 @@ def plan_delta(
     tasks = tuple(_Cutter(pairings, fitted, refine).tasks(parts))
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES * len(pairings) if exact else 0)
     projected = _base_bytes(pairings, fitted) + min(limits.workers, len(tasks)) * (each + fitted.worker_bytes)
-    if limits.memory_bytes is not None and projected > limits.memory_bytes:
-        message = (
-            f"would take {projected / MIB:,.0f} MiB, over the limit of {limits.memory_bytes / MIB:,.0f} MiB"
-        )
-        raise BudgetError(message, file=pairings[0].inventory.uri)
+    require_room(limits, projected, pairings[0].inventory.uri)
     plans = tuple(_without_tasks(p, projected) for p in pairings)
     return SharedPlan(tasks, offsets, plans, projected)
 
@@ -100,18 +97,10 @@ def _parts(
         for row, match in pairing.matches.items():
             if refine is not None and offset + row not in refine:
                 continue
-            missing = tuple(_gaps(spans.get(row, ()), match.elements))
+            missing = tuple(gaps(spans.get(row, ()), match.elements))
             if missing:
                 found.setdefault(match.base, []).append(_Part(number, offset + row, match, missing))
     return dict(sorted(found.items()))
-
-
-def _gaps(covered: Sequence[Span], elements: int) -> Iterator[Span]:
-    position = 0
-    for start, stop in (*sorted(covered), (elements, elements)):
-        if start > position:
-            yield position, start
-        position = max(position, stop)
 
 
 def _fit(pairings: Sequence[Pairing], parts: Mapping[int, list[_Part]], limits: Limits) -> Fitted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from engine.errors import ConfigError
+from engine.errors import BudgetError, ConfigError
 from engine.nouns.defaults import RANGES
 
 MIB = 1 << 20
@@ -170,3 +170,21 @@ def fit(limits: Limits, pending: int, *, distant: bool) -> Fitted:
         limits.worker_bytes,
         max(SMALLEST_TASK, largest * limits.ranges) if shrinking else None,
     )
+
+
+def require_room(limits: Limits, projected: int, uri: str) -> None:
+    """Refuse a plan that could take more memory than it may.
+
+    Args:
+        limits: with the limit.
+        projected: bytes that it could take.
+        uri: of what is planned, for the message.
+
+    Raises:
+        BudgetError: with both numbers.
+    """
+    if limits.memory_bytes is not None and projected > limits.memory_bytes:
+        message = (
+            f"would take {projected / MIB:,.0f} MiB, over the limit of {limits.memory_bytes / MIB:,.0f} MiB"
+        )
+        raise BudgetError(message, file=uri)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from engine.errors import BudgetError
 from engine.nouns.records import Checkpoint, Chunk, Span, Task
 from engine.plan.cutting import base_bytes, cut_tensor, make_task, whole_chunks
-from engine.plan.limits import MIB, Fitted, Limits, fit
+from engine.plan.limits import Fitted, Limits, fit, require_room
 
 COPIES = 6
 """A shard is in memory this often while it is read, encoded, written and read back; measured."""
@@ -44,11 +43,7 @@ def plan_pack(
             tasks.append(_task(len(tasks), checkpoint, chunks, shard_bytes, fitted))
     each = max((t.projected_bytes for t in tasks), default=0)
     projected = base_bytes(checkpoint, fitted) + min(limits.workers, len(tasks)) * each
-    if limits.memory_bytes is not None and projected > limits.memory_bytes:
-        raise BudgetError(
-            f"would take {projected / MIB:,.0f} MiB, over the limit of {limits.memory_bytes / MIB:,.0f} MiB",
-            file=checkpoint.uri,
-        )
+    require_room(limits, projected, checkpoint.uri)
     return tuple(tasks)
 
 
