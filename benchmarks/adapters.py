@@ -3,9 +3,9 @@
 python benchmarks/adapters.py [--layout llama-7b] [--rank 16] [--workers 2] [--rounds 5] [--dora]
 
 Every way runs in a process of its own, once uncounted, then all of them once a round, in order; BLAS has as
-many threads as we have workers. `whole run` opens the adapter, plans, forms, counts and adds up; `formed and
-counted` is that without opening and planning. numpy forms each dW whole, once into a new array, as
-PEFT does, and once into one that is there already. GFLOP/s are 2 x rank for each element of dW; the last
+many threads as we have workers. `gaussmeter delta` is the whole command, into a warehouse of its own; `formed
+and counted` leaves out starting, opening, planning and writing. numpy forms each dW whole, once into a new
+array, as PEFT does, and once into one that is there already. GFLOP/s are 2 x rank for each element; the last
 columns are by processor time, which other work on the machine disturbs less.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import measure, preamble, table
+from common import GAUSSMETER, measure, preamble, table
 from layouts import LAYOUTS
 
 WAYS = {
@@ -33,6 +33,7 @@ WAYS = {
     "numpy": "numpy, B @ A",
     "numpy-out": "numpy, B @ A into an array",
 }
+OURS = "gaussmeter delta"
 _BLOCK = 1 << 17
 Took = tuple[float, float]
 
@@ -176,23 +177,24 @@ def rounds(a: argparse.Namespace, directory: Path) -> str:
     threads = str(a.workers)
     os.environ |= {"OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
     ways = ["count"] if a.dora else list(WAYS)
-    took: dict[str, list[Took]] = {way: [] for way in (*ways, "whole")}
-    peaks = dict.fromkeys(ways, 0)
+    took: dict[str, list[Took]] = {way: [] for way in (OURS, *ways)}
+    peaks = dict.fromkeys(took, 0)
+    ours = [GAUSSMETER, "delta", "--adapter", str(directory), "-j", threads, "--force", "-q"]
+    ours += ["-w", str(directory / "stats.duckdb"), *(["--base", str(a.base)] if a.base else [])]
     for number in range(a.rounds + 1):
-        for way in ways:
-            cost = measure(command(way, directory, a))
+        for way, times in took.items():
+            cost = measure(ours if way == OURS else command(way, directory, a))
             if number:  # the first warms up
-                took[way].append(tuple(json.loads((directory / way).read_text())))
+                seconds = (cost.wall, cost.cpu) if way == OURS else json.loads((directory / way).read_text())
+                times.append((seconds[0], seconds[1]))
                 peaks[way] = max(peaks[way], cost.peak)
-                if way == "count":
-                    took["whole"].append((cost.wall, cost.cpu))
     elements = sum(rows * columns for _, (rows, columns) in linear_layers(a.layout))
     lines = []
-    for way, name in (("whole", "whole run"), *((w, WAYS[w]) for w in ways)):
+    for way, name in ((OURS, OURS), *((w, WAYS[w]) for w in ways)):
         wall, cpu = (median(t[i] for t in took[way]) for i in (0, 1))
         flops = 2 * a.rank * elements / 1e9
         ratios = [_ratio(took, other, way, i) for i in (0, 1) for other in ("numpy", "numpy-out")]
-        peak = f"{peaks['count' if way == 'whole' else way] / 1e6:,.0f}"
+        peak = f"{peaks[way] / 1e6:,.0f}"
         rates = f"{wall:.2f}", f"{elements / wall / 1e9:.2f}", f"{flops / wall:.1f}", *ratios[:2], peak
         lines.append([name, *rates, f"{flops / cpu:.1f}", *ratios[2:]])
     head = ["way", "s", "10^9 elements/s", "GFLOP/s", "of B @ A", "of that into an array", "peak MB"]
