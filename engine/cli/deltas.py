@@ -100,10 +100,7 @@ def delta(
         except KeyboardInterrupt as stop:
             message = "interrupted; what was counted is kept, and the same command goes on with it"
             raise Interruption(message) from stop
-    if form is Format.JSON:
-        say(json.dumps(asdict(report), indent=1) + "\n")
-    elif not quiet:
-        _print(report, warehouse)
+    print_delta(report, form, quiet=quiet, warehouse=warehouse)
 
 
 def _check(uris: list[str] | None, adapter: list[str] | None, base: str | None) -> None:
@@ -115,9 +112,17 @@ def _check(uris: list[str] | None, adapter: list[str] | None, base: str | None) 
         raise ConfigError("a delta needs a base and at least one tuned checkpoint, or --adapter DIR")
 
 
-def _print(report: DeltaReport, warehouse: Path) -> None:
+def print_delta(report: DeltaReport, form: Format, *, quiet: bool, warehouse: Path | None = None) -> None:
+    """Print what a delta did."""
+    if form is Format.JSON:
+        say(json.dumps(asdict(report), indent=1) + "\n")
+    elif not quiet:
+        _print(report, f" in {warehouse}" if warehouse else "")
+
+
+def _print(report: DeltaReport, where: str) -> None:
     for subject in report.subjects:
-        say(_sentence(subject, warehouse) + "\n")
+        say(_sentence(subject, where) + "\n")
         for name, reason in subject.left_out[:_MOST_REASONS]:
             say(printable(f"  not compared: {name}: {reason}") + "\n")
         more = len(subject.left_out) - _MOST_REASONS
@@ -126,8 +131,7 @@ def _print(report: DeltaReport, warehouse: Path) -> None:
     say(f"read {nbytes(report.nbytes_read)} in {report.seconds:.2f} s\n")
 
 
-def _sentence(subject: Derived, warehouse: Path) -> str:
-    where = f"subject {subject.subject_id} in {warehouse}"
+def _sentence(subject: Derived, where: str) -> str:
     left_out = f" ({len(subject.left_out):,} not compared)" if subject.left_out else ""
     again = {"unchanged": "unchanged since it was counted, ", "resumed": "completed, "}.get(
         subject.status, ""
@@ -135,4 +139,5 @@ def _sentence(subject: Derived, warehouse: Path) -> str:
     found = f"{subject.changed:.2%} of the elements changed"
     if subject.frozen:
         found += f", {subject.frozen:,} tensor{'s' * (subject.frozen != 1)} not at all"
-    return printable(f"{subject.name}: {again}{subject.tensors:,} tensors{left_out}, {found}, {where}")
+    found += f", subject {subject.subject_id}{where}"
+    return printable(f"{subject.name}: {again}{subject.tensors:,} tensors{left_out}, {found}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli import options
+from engine.cli.deltas import print_delta
 from engine.cli.listeners import listening
 from engine.cli.options import Format
 from engine.cli.output import printable, say
@@ -59,10 +60,10 @@ def job(
     form: options.As = Format.TABLE,
     quiet: options.Quiet = False,
 ) -> None:
-    """Scan many checkpoints as a configuration says: what is new or has changed of them.
+    """Do what a configuration says: scan what is new or has changed of many checkpoints, or count deltas.
 
-    A checkpoint that cannot be read is reported and does not stop the others; the exit code is then 3. Fired
-    twice, the second says so and does nothing.
+    A checkpoint that cannot be scanned is reported and does not stop the others; the exit code is then 3.
+    Fired twice, the second says so and does nothing.
     """
     if form not in (Format.TABLE, Format.JSON):
         raise ConfigError(f"job prints table or json, not {form}")
@@ -75,6 +76,7 @@ def job(
     if config is None:
         raise ConfigError("which configuration? for example: gaussmeter job jobs/configs/nightly.yaml")
     without_scipy()
+    from engine.verbs.delta import DeltaReport
     from engine.verbs.job import job as run
 
     with listening(events, quiet=quiet, log=True) as listener:
@@ -90,6 +92,9 @@ def job(
         except KeyboardInterrupt as stopped:
             message = "interrupted; what was counted is kept, and the same command goes on with it"
             raise Interruption(message) from stopped
+    if isinstance(report, DeltaReport):
+        print_delta(report, form, quiet=quiet)
+        return
     _report(report, form, quiet=quiet)
     if not report.complete:
         raise typer.Exit(_FAILED)

@@ -3,95 +3,138 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from engine.config.census import CensusConfig, load_census
-from engine.errors import GaussmeterError
+from engine.config.census import CensusConfig
+from engine.config.delta import DeltaConfig
+from engine.config.jobs import JobConfig, load_job
+from engine.config.parts import Run
+from engine.errors import ConfigError, GaussmeterError
 from engine.execution.choose import choose_executor
+from engine.execution.executor import Executor
 from engine.formats.find import find_checkpoints
 from engine.nouns.candidate import Candidate
 from engine.nouns.events import Listener, ignore
 from engine.plan import Selection
 from engine.verbs.census import CensusReport, census
+from engine.verbs.delta import DeltaReport, delta
 from engine.verbs.entrance import Budget
 from engine.verbs.export import export
 from engine.warehouse.lock import only_one
 
 
 def job(
-    config: str | Path | CensusConfig,
+    config: str | Path | JobConfig,
     *,
     warehouse: str | Path | None = None,
     ray: str | None = None,
     workers: int | None = None,
     dry_run: bool = False,
     listener: Listener = ignore,
-) -> CensusReport:
-    """Run a census as a configuration describes it, and export what is in.
+) -> CensusReport | DeltaReport:
+    """Run a census or a delta as a configuration describes it, and export what is in.
 
     Args:
-        config: its file; see `engine.config.census.CensusConfig`.
+        config: its file; see `engine.config`.
         warehouse: in place of the configuration's.
         ray: likewise.
         workers: likewise.
-        dry_run: only find and open what would be scanned.
+        dry_run: of a census: only find and open what would be scanned.
         listener: told what happens.
 
     Returns:
-        what became of each checkpoint.
+        what was done.
 
     Raises:
         ConfigError: the configuration is wrong, with all its faults; or there is no place to export to.
-        AlreadyRunning: another process runs the census of this name.
-        WarehouseError, TaskError: as for `engine.census` and `engine.export`.
+        AlreadyRunning: another process runs the job of this name.
+        GaussmeterError: as for `engine.census`, `engine.delta` and `engine.export`.
     """
-    base = Path.cwd() if isinstance(config, CensusConfig) else Path(config).parent
-    settings = config if isinstance(config, CensusConfig) else load_census(config)
+    base = Path(config).parent if isinstance(config, (str, Path)) else Path.cwd()
+    settings = load_job(config) if isinstance(config, (str, Path)) else config
+    if dry_run and isinstance(settings, DeltaConfig):
+        raise ConfigError("only a census has a dry run")
     place = warehouse or settings.warehouse
     with only_one(place, settings.name):
-        report = _census(settings, base, place, ray, workers, dry_run, listener)
-        if settings.export is not None and not dry_run:
-            present = [e.subject_id for e in report.entries if e.complete and e.subject_id is not None]
-            if present:
-                export(present, settings.export, warehouse=place)
+        with _executor(settings.run, ray, workers, listener) as executor:
+            report: CensusReport | DeltaReport
+            if isinstance(settings, DeltaConfig):
+                report = _delta(settings, place, executor, listener)
+            else:
+                report = _census(settings, base, place, executor, dry_run, listener)
+        present = _subjects(report)
+        if settings.export is not None and present and not dry_run:
+            export(present, settings.export, warehouse=place)
     return report
 
 
-def _census(
-    settings: CensusConfig,
-    base: Path,
-    place: str | Path,
-    ray: str | None,
-    workers: int | None,
-    dry_run: bool,
-    listener: Listener,
-) -> CensusReport:
-    run = settings.run
-    with choose_executor(
+def _executor(
+    run: Run, ray: str | None, workers: int | None, listener: Listener
+) -> AbstractContextManager[Executor]:
+    return choose_executor(
         ray or run.ray,
         workers or run.workers,
         per_gpu=run.per_gpu,
         gpu=run.gpu,
         task_seconds=run.task_seconds,
         listener=listener,
-    ) as executor:
-        return census(
-            _found(settings, base),
-            warehouse=place,
-            include=settings.include,
-            exclude=settings.exclude,
-            selection=Selection(settings.tensors.include, settings.tensors.exclude),
-            budget=Budget(settings.budget.bytes, settings.budget.seconds),
-            exact=settings.exact,
-            force=settings.force,
-            executor=executor,
-            task_bytes=run.task_size,
-            memory_bytes=run.memory,
-            ranges=run.ranges,
-            ahead=run.ahead,
-            dry_run=dry_run,
-            listener=listener,
-        )
+    )
+
+
+def _subjects(report: CensusReport | DeltaReport) -> list[int]:
+    """Numbers of the subjects that are in the warehouse now."""
+    if isinstance(report, DeltaReport):
+        return [s.subject_id for s in report.subjects]
+    return [e.subject_id for e in report.entries if e.complete and e.subject_id is not None]
+
+
+def _census(
+    settings: CensusConfig,
+    base: Path,
+    place: str | Path,
+    executor: Executor,
+    dry_run: bool,
+    listener: Listener,
+) -> CensusReport:
+    run = settings.run
+    return census(
+        _found(settings, base),
+        warehouse=place,
+        include=settings.include,
+        exclude=settings.exclude,
+        selection=Selection(settings.tensors.include, settings.tensors.exclude),
+        budget=Budget(settings.budget.bytes, settings.budget.seconds),
+        exact=settings.exact,
+        force=settings.force,
+        executor=executor,
+        task_bytes=run.task_size,
+        memory_bytes=run.memory,
+        ranges=run.ranges,
+        ahead=run.ahead,
+        dry_run=dry_run,
+        listener=listener,
+    )
+
+
+def _delta(settings: DeltaConfig, place: str | Path, executor: Executor, listener: Listener) -> DeltaReport:
+    run = settings.run
+    return delta(
+        settings.base,
+        *settings.tuned,
+        adapters=settings.adapters,
+        warehouse=place,
+        strict=settings.strict,
+        include=settings.tensors.include,
+        exclude=settings.tensors.exclude,
+        exact=settings.exact,
+        force=settings.force,
+        executor=executor,
+        task_bytes=run.task_size,
+        memory_bytes=run.memory,
+        ranges=run.ranges,
+        listener=listener,
+    )
 
 
 def _found(settings: CensusConfig, base: Path) -> Iterator[Candidate]:

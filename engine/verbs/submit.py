@@ -1,4 +1,4 @@
-"""Running a census as a job of a Ray cluster: what is sent there, and what is heard of it."""
+"""Running a configuration as a job of a Ray cluster: what is sent there, and what is heard of it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.config.census import CensusConfig, named
+from engine.config.census import CensusConfig
+from engine.config.delta import DeltaConfig
+from engine.config.jobs import JobConfig, parse_job
 from engine.config.strict import read_yaml, validate, write_yaml
 from engine.errors import ConfigError
 from engine.execution.ray_jobs import RayJobs
@@ -18,12 +20,13 @@ from engine.formats.find import read_list
 from engine.storage.uris import scheme_of
 from engine.warehouse.sql_files import sql_root
 
+_SENT = "job.yaml"
 _ACTIVE = ("PENDING", "RUNNING")
 _NOT_SENT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.nbi", "*.nbc")
 
 
 def submit(config: str | Path, address: str) -> tuple[str, bool]:
-    """Run a census on a cluster, with this version of gaussmeter; what it needs besides must be there.
+    """Run a configuration on a cluster, with this version of gaussmeter; what it needs besides must be there.
 
     Args:
         config: its file. Places in it are those of the cluster, so paths must be absolute.
@@ -46,7 +49,7 @@ def submit(config: str | Path, address: str) -> tuple[str, bool]:
         root = Path(folder)
         shutil.copytree(Path(__file__).parents[1], root / "engine", ignore=_NOT_SENT)
         shutil.copytree(sql_root(), root / "sql", dirs_exist_ok=True)
-        write_yaml(root / "census.yaml", {**data, "name": name})
+        write_yaml(root / _SENT, {**data, "name": name})
         return jobs.submit(_command(settings), root, name), True
 
 
@@ -76,33 +79,41 @@ def jobs(address: str) -> Iterator[str]:
         yield f"{one.number}  {one.status:<9}  {one.name}  {one.message}".rstrip()
 
 
-def _command(settings: CensusConfig) -> str:
+def _command(settings: JobConfig) -> str:
     """What the cluster runs: with the Python that a shell finds, if it has our libraries; else with ours."""
     ours = shlex.quote(sys.executable)
     choose = f"PY=python; $PY -c 'import duckdb, numba, obstore, ray' 2>/dev/null || PY={ours}; exec $PY"
-    words = ["-m", "engine", "job", "census.yaml", "--ray", settings.run.ray or "auto"]
+    words = ["-m", "engine", "job", _SENT, "--ray", settings.run.ray or "auto"]
     return f"{choose} {shlex.join(words)}"
 
 
-def _for_elsewhere(path: Path) -> tuple[dict[str, Any], CensusConfig]:
+def _for_elsewhere(path: Path) -> tuple[dict[str, Any], JobConfig]:
     """A configuration that means the same in another folder of another machine."""
     data = read_yaml(path)
-    settings = named(validate(data, CensusConfig, str(path)), path)
-    local = [settings.warehouse]
-    sources: list[Any] = []
-    for raw, source in zip(data["checkpoints"], settings.checkpoints, strict=True):
-        if source.list is None:
-            local += [a for a in (source.uri, source.glob, source.under) if a is not None]
-            sources.append(raw)
-            continue
-        inlined = list(read_list(path.parent / source.list))
-        local += inlined
-        left = {k: v for k, v in raw.items() if k != "list"}
-        sources += [{**left, "uri": uri} for uri in inlined]
-    for place in local:
+    settings = parse_job(data, path)
+    places = [settings.warehouse, *filter(None, [settings.export])]
+    if isinstance(settings, DeltaConfig):
+        places += [*filter(None, [settings.base]), *settings.tuned, *settings.adapters]
+    else:
+        data = {**data, "checkpoints": _inlined(data["checkpoints"], settings, path.parent)}
+        sources = validate(data, CensusConfig, str(path)).checkpoints
+        places += [p for s in sources for p in (s.uri, s.glob, s.under) if p is not None]
+    for place in places:
         if scheme_of(place) == "file" and not Path(place.removeprefix("file://")).expanduser().is_absolute():
             message = f"{place!r} is relative, and a job runs elsewhere: give an absolute path there"
             raise ConfigError(message, file=str(path))
     if settings.run.ray == "local":
         raise ConfigError("run.ray: a job on a cluster cannot start a private one", file=str(path))
-    return {**data, "checkpoints": sources}, settings
+    return data, settings
+
+
+def _inlined(raw: Sequence[Any], settings: CensusConfig, folder: Path) -> list[Any]:
+    """The sources of a census, lists replaced by what they name."""
+    sources: list[Any] = []
+    for given, source in zip(raw, settings.checkpoints, strict=True):
+        if source.list is None:
+            sources.append(given)
+        else:
+            left = {k: v for k, v in given.items() if k != "list"}
+            sources += [{**left, "uri": uri} for uri in read_list(folder / source.list)]
+    return sources

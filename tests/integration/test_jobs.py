@@ -22,7 +22,7 @@ import jsonschema
 import pytest
 import yaml
 
-from engine.config.census import load_census
+from engine.config.jobs import load_job
 from tests.builders import write, write_tensors
 from tests.integration.clusters import VARIABLES
 from tests.integration.helpers import ROOT, environment, gaussmeter, llama, rows
@@ -44,7 +44,7 @@ def test_there_are_configurations_and_each_begins_with_its_command():
     assert len(CONFIGS) >= 2
     for path in CONFIGS:
         assert header(path)[:3] == ["gaussmeter", "job", f"jobs/configs/{path.name}"]
-        assert load_census(path).name == path.stem
+        assert load_job(path).name == path.stem
 
 
 def test_the_laptop_s_configuration_finds_what_lies_in_the_cache_of_the_hub(tmp_path, monkeypatch):
@@ -68,6 +68,54 @@ def test_recipes_are_short():
     assert recipes
     for path in recipes:
         assert len(path.read_text().splitlines()) < 120
+
+
+def delta_of(folder: Path) -> Path:
+    """A configuration of a delta, with what it names."""
+    for number in (0, 1):
+        write_tensors(folder / f"m{number}.safetensors", llama(seed=number))
+    text = f"job: delta\nwarehouse: {folder}/w.duckdb\nbase: {folder}/m0.safetensors\ntuned: [{folder}/m1.safetensors]\n"
+    return write(folder / "delta.yaml", text.encode())
+
+
+def test_a_delta_by_configuration(tmp_path):
+    config = delta_of(tmp_path)
+    config.write_text(config.read_text() + f"export: {tmp_path}/out\n")
+    ran = gaussmeter("job", config)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("m1-minus-m0: 11 tensors, ")
+    assert len(list((tmp_path / "out" / "bins").glob("*/*.parquet"))) == 1
+    assert (
+        json.loads(gaussmeter("job", config, "--format", "json").out)["subjects"][0]["status"] == "unchanged"
+    )
+    assert "only a census has a dry run" in gaussmeter("job", config, "--dry-run").sentence(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("job: delta\nbase: a", "exactly one of tuned, adapters"),
+        ("job: delta\ntuned: [a]", "base: is missing"),
+        ("job: delta\nbase: a\ntuned: [b]\nadapters: [c]", "exactly one of"),
+        ("job: delta\nbase: a\ntuend: [b]", "did you mean 'tuned'?"),
+        ("base: a", "job: is missing"),
+        ("job: merge", "job: is one of scan, delta, not 'merge'"),
+        ("job: [scan]", "job: is one of scan, delta"),
+    ],
+)
+def test_a_wrong_delta_is_one_sentence(tmp_path, text, sentence):
+    config = write(tmp_path / "wrong.yaml", text.encode())
+    ran = gaussmeter("job", config, cwd=tmp_path)
+    assert ran.code == 2
+    assert sentence in ran.err
+
+
+def test_the_recipe_of_a_delta(tmp_path):
+    command = [sys.executable, str(JOBS / "delta.py"), str(delta_of(tmp_path))]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "% of the elements changed" in ran.stdout
+    assert "sigma " in ran.stdout
 
 
 # Schedules
@@ -293,5 +341,7 @@ def test_wrong_words_are_one_sentence(tmp_path):
     )
     sentence = gaussmeter("job", relative, "--submit", nowhere).sentence(2)
     assert "is relative" in sentence
+    strange = write(tmp_path / "strange.yaml", b"job: delta\nwarehouse: /w.duckdb\nbase: /a\ntuned: [b]\n")
+    assert "'b' is relative" in gaussmeter("job", strange, "--submit", nowhere).sentence(2)
     assert "go alone with --submit" in gaussmeter("job", config, "--status", "x").sentence(2)
     assert "which configuration?" in gaussmeter("job").sentence(2)

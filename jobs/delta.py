@@ -1,0 +1,51 @@
+"""Delta: count what tuning has changed of a base, and say how much.
+
+    python jobs/delta.py jobs/configs/delta.yaml [local|auto|ADDRESS]
+
+`gaussmeter job` does the same with more comfort; this is the place to begin a comparison of your own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from engine import delta, show
+from engine.config.delta import DeltaConfig
+from engine.config.jobs import load_job
+from engine.errors import GaussmeterError
+
+
+def main(path: Path, ray: str | None) -> int:
+    """Run the delta of a configuration; return the exit code."""
+    config = load_job(path)
+    if not isinstance(config, DeltaConfig):
+        sys.exit(f"jobs/delta.py: {path}: describes a {config.job}, not a delta")
+    report = delta(
+        config.base,
+        *config.tuned,
+        adapters=config.adapters,
+        warehouse=config.warehouse,
+        strict=config.strict,
+        exact=config.exact,
+        include=config.tensors.include,
+        exclude=config.tensors.exclude,
+        ray=ray or config.run.ray,
+        workers=config.run.workers,
+        ranges=config.run.ranges,
+    )
+    for subject in report.subjects:
+        print(f"{subject.name}: {subject.changed:.2%} of the elements changed")
+        for row in show(subject.subject_id, by="role", warehouse=config.warehouse).records():
+            if row["matrices"]:
+                print(f"  {row['role']:<18} sigma {row['std']:.3e}, kurtosis {row['kurtosis_3s']:.2f}")
+        for name, reason in subject.left_out:
+            print(f"  {name}: {reason}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None))
+    except GaussmeterError as error:
+        sys.exit(f"jobs/delta.py: {error}")
