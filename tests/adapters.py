@@ -16,6 +16,7 @@ from engine.execution.fold import Fold
 from engine.execution.in_process import InProcessExecutor
 from engine.formats.adapters import open_adapter
 from engine.formats.checkpoint import open_checkpoint
+from engine.kernels.products import LANES
 from engine.nouns.adapters import Adapter, Module
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Checkpoint, Part
@@ -85,16 +86,16 @@ def product(b: F32, a: F32, scale: float) -> F32:
 
 
 def dora(base: F32, delta: F32, m: F32) -> F32:
-    """m / ||base + delta|| (base + delta) - base with norms of rows, squares added up by eights."""
+    """m / ||base + delta|| (base + delta) - base with norms of rows, squares added up by lanes."""
     with np.errstate(all="ignore"):
         v = (base + delta).astype(np.float64)
-        padded = np.zeros((v.shape[0], -(-v.shape[1] // 8) * 8))
+        padded = np.zeros((v.shape[0], -(-v.shape[1] // LANES) * LANES))
         padded[:, : v.shape[1]] = v * v
-        lanes = np.zeros((v.shape[0], 8))
-        for start in range(0, padded.shape[1], 8):
-            lanes += padded[:, start : start + 8]
+        lanes = np.zeros((v.shape[0], LANES))
+        for start in range(0, padded.shape[1], LANES):
+            lanes += padded[:, start : start + LANES]
         total = np.zeros(v.shape[0])
-        for lane in range(8):
+        for lane in range(LANES):
             total += lanes[:, lane]
         return _rescaled(base, delta, (m / np.sqrt(total)).astype(np.float32)[:, None])
 

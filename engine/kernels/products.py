@@ -20,8 +20,10 @@ STRIP = 256
 TILE = 4
 """Rows that share what is loaded of the strip."""
 
+LANES = 64
+"""Partial sums of the squares of a row, so that none waits for the addition before."""
+
 _QUIET_NAN = np.uint32(0x7FC00000)
-_LANES = 8  # partial sums of a row's squares, in a fixed order
 
 
 def _fused(_: Any, a: Any, b: Any, c: Any) -> Any:
@@ -149,11 +151,18 @@ def strips_of(right: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
+def _square(base: Any, delta: Any) -> Any:
+    """Square base + delta, a float32, in float64, where that is exact."""
+    v = np.float64(np.float32(base + delta))
+    return v * v
+
+
+@njit(nogil=True, cache=True)
 def norm_factors(base: Any, delta: Any, magnitude: Any, out: Any) -> None:
     """What DoRA multiplies each row with: magnitude / ||base + delta||, the norm over the row.
 
     The sum base + delta is rounded to float32 as it is when an adapter is merged; its squares are exact in
-    float64 and are added up there, element j to partial sum j mod 8, the partial sums in order at the end.
+    float64 and are added up there, element j to partial sum j mod LANES, and those in order at the end.
 
     Args:
         base: (rows, columns) float32.
@@ -162,19 +171,15 @@ def norm_factors(base: Any, delta: Any, magnitude: Any, out: Any) -> None:
         out: (rows,) float32.
     """
     rows, columns = base.shape
-    whole = columns // _LANES * _LANES
-    partial = np.empty(_LANES)
+    partial = np.empty(LANES)
     for i in range(rows):
         partial[:] = 0.0
-        for j in range(0, whole, _LANES):
-            for lane in range(_LANES):
-                v = np.float64(np.float32(base[i, j + lane] + delta[i, j + lane]))
-                partial[lane] += v * v
-        for j in range(whole, columns):
-            v = np.float64(np.float32(base[i, j] + delta[i, j]))
-            partial[j - whole] += v * v
+        for start in range(0, columns, LANES):
+            b, d = base[i, start : start + LANES], delta[i, start : start + LANES]
+            for lane in range(b.size):
+                partial[lane] += _square(b[lane], d[lane])
         total = 0.0
-        for lane in range(_LANES):
+        for lane in range(LANES):
             total += partial[lane]
         out[i] = _ratio(np.float64(magnitude[i]), math.sqrt(total))
 
@@ -192,8 +197,7 @@ def add_column_squares(base: Any, delta: Any, sums: Any) -> None:
     for i in range(rows):
         b, d = base[i], delta[i]
         for j in range(columns):
-            v = np.float64(np.float32(b[j] + d[j]))
-            sums[j] += v * v
+            sums[j] += _square(b[j], d[j])
 
 
 @njit(nogil=True, cache=True)
