@@ -39,7 +39,8 @@ from engine.execution.process import few_arenas, without_scipy
 from engine.formats.checkpoint import open_checkpoint
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.events import ignore
-from engine.nouns.records import Checkpoint, Outcome, Part, Task
+from engine.nouns.records import Checkpoint
+from engine.nouns.tasks import Outcome, Part, Task
 from engine.plan import Limits, Plan, Selection, plan_scan
 from engine.sketch import Sketch
 from engine.statistics.summary import summarise

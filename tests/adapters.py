@@ -19,7 +19,8 @@ from engine.formats.checkpoint import open_checkpoint
 from engine.kernels.products import LANES
 from engine.nouns.adapters import Adapter, Module
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import Checkpoint, Part
+from engine.nouns.records import Checkpoint
+from engine.nouns.tasks import Part
 from engine.plan import Limits, Selection
 from engine.plan.adapters import Stock, take_stock
 from engine.plan.products import plan_adapters

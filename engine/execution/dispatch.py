@@ -10,7 +10,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from engine.execution.executor import IN_FLIGHT
-from engine.nouns.records import Task
+from engine.nouns.tasks import Task
 
 MOST_FAILURES = 4
 """A task that its workers fail or die of so often fails for good."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from engine.execution.executor import Done, Failed, Pool
-from engine.nouns.records import Task
+from engine.nouns.tasks import Task
 
 Taken = TypeVar("Taken")
 _PATIENCE = 0.2  # seconds after which whoever had nothing to do is asked again

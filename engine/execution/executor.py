@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from engine.nouns.records import Task
+from engine.nouns.tasks import Task
 
 Outcome = TypeVar("Outcome")
 Body = Callable[[Task], Outcome]

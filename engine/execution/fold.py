@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from engine.nouns.records import Part, Span
+from engine.nouns.records import Span
+from engine.nouns.tasks import Part
 
 Found = TypeVar("Found")
 

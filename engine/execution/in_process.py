@@ -11,7 +11,7 @@ from threading import current_thread, local
 from typing import Generic
 
 from engine.execution.executor import IN_FLIGHT, Body, Done, Executor, Failed, MakeBody, Outcome, Pool
-from engine.nouns.records import Task
+from engine.nouns.tasks import Task
 
 
 def available_cores() -> int:

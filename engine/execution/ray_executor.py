@@ -27,7 +27,7 @@ from engine.nouns.events import (
     WorkerLost,
     ignore,
 )
-from engine.nouns.records import Task
+from engine.nouns.tasks import Task
 
 WORKER_BYTES = 260 << 20
 """An actor's process with its libraries; measured, see BENCHMARKS.md."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.nouns.records import Checkpoint, Span
+from engine.nouns.records import Checkpoint
 
 METHODS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "lora_dash": "LoRA-Dash"}
 """Methods that are known, and what people call them."""
@@ -120,82 +119,3 @@ class Adapter:
     saved: tuple[Saved, ...] = ()
     others: tuple[Other, ...] = ()
     note: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Factor:
-    """A matrix, or some of its rows, among the chunks of a task.
-
-    Attributes:
-        chunks: the numbers of the chunks that hold it, as first and behind the last.
-        rows: of the whole matrix as it is stored, in C order.
-        columns: likewise.
-        transposed: whether its transpose is meant.
-    """
-
-    chunks: Span
-    rows: int
-    columns: int
-    transposed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """scale x (left diag(weights) right), of the shape of a whole dW.
-
-    Attributes:
-        left: rows x rank.
-        right: rank x columns.
-        scale: rounded to float32.
-        weights: 1 x rank; None for ones.
-    """
-
-    left: Factor
-    right: Factor
-    scale: float
-    weights: Factor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """Some rows of one dW, and what they are made of.
-
-    Attributes:
-        ordinal: of the tensor of differences.
-        make: `product` (the sum of the terms), `rows` (DoRA's difference, a magnitude for each row),
-            `squares` (nothing that is counted yet: the sums that `columns` needs), `columns` (DoRA's, a
-            magnitude for each column) or `saved` (saved - base).
-        rows: which, of dW as the base stores it.
-        columns: of dW.
-        terms: whose sum is scale x B A.
-        base: the base's tensor; None for a `product`.
-        other: the magnitudes, or what was saved; None for a `product`.
-    """
-
-    ordinal: int
-    make: str
-    rows: Span
-    columns: int
-    terms: tuple[Term, ...] = ()
-    base: Factor | None = None
-    other: Factor | None = None
-
-    @property
-    def span(self) -> Span:
-        """The elements it covers."""
-        return self.rows[0] * self.columns, self.rows[1] * self.columns
-
-    @property
-    def factors(self) -> Iterator[Factor]:
-        """Everything it is made of."""
-        for term in self.terms:
-            yield term.left
-            yield term.right
-            if term.weights is not None:
-                yield term.weights
-        yield from (f for f in (self.base, self.other) if f is not None)
-
-    @property
-    def chunks(self) -> set[int]:
-        """Numbers of the chunks that it needs."""
-        return {n for factor in self.factors for n in range(*factor.chunks)}

@@ -7,7 +7,8 @@ from dataclasses import replace
 from math import prod
 
 from engine.nouns.dtypes import DTYPES, Coding
-from engine.nouns.records import Ahead, Checkpoint, Chunk, Piece, Span, Task, TensorInfo
+from engine.nouns.records import Checkpoint, Piece, Span, TensorInfo
+from engine.nouns.tasks import Ahead, Chunk, Task
 from engine.plan.limits import (
     BASE_BYTES,
     COUNTER_BYTES,

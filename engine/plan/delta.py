@@ -8,7 +8,8 @@ from itertools import pairwise
 from math import prod
 
 from engine.errors import ConfigError
-from engine.nouns.records import Ahead, Checkpoint, Chunk, Span, Step, Task, TensorInfo
+from engine.nouns.records import Checkpoint, Span, TensorInfo
+from engine.nouns.tasks import Ahead, Chunk, Step, Task
 from engine.plan.cutting import cut_tensor, gaps, make_task, whole_chunks
 from engine.plan.limits import (
     BASE_BYTES,

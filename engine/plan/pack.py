@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from engine.nouns.records import Checkpoint, Chunk, Span, Task
+from engine.nouns.records import Checkpoint, Span
+from engine.nouns.tasks import Chunk, Task
 from engine.plan.cutting import base_bytes, cut_tensor, make_task, whole_chunks
 from engine.plan.limits import Fitted, Limits, fit, require_room
 

@@ -9,8 +9,9 @@ from itertools import pairwise
 from math import prod
 
 from engine.errors import BudgetError
-from engine.nouns.adapters import Factor, Module, Product, Saved, Term
-from engine.nouns.records import Ahead, Checkpoint, Chunk, Scaled, SourceFile, Span, Task
+from engine.nouns.adapters import Module, Saved
+from engine.nouns.records import Checkpoint, SourceFile, Span
+from engine.nouns.tasks import Ahead, Chunk, Factor, Product, Scaled, Task, Term
 from engine.plan.adapters import Stock
 from engine.plan.cutting import cut_tensor, whole_chunks
 from engine.plan.limits import (

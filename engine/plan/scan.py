@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.errors import BudgetError, ConfigError
-from engine.nouns.records import Checkpoint, Scaled, Span, Task, TensorInfo
+from engine.nouns.records import Checkpoint, Span, TensorInfo
+from engine.nouns.tasks import Scaled, Task
 from engine.plan.cutting import base_bytes, cut_tensors, group_chunks, process_bytes, whole_chunks
 from engine.plan.limits import MIB, REFINE_BYTES, Fitted, Limits, Selection, fit
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.nouns.records import Span, Task
+from engine.nouns.records import Span
+from engine.nouns.tasks import Task
 from engine.plan.scan import Plan
 
 Covered = Mapping[int, Sequence[Span]]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from queue import Empty, SimpleQueue
 
-from engine.nouns.records import Ahead
+from engine.nouns.tasks import Ahead
 from engine.storage.reader import Reader
 
 SPARE = 2

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import differences, products
-from engine.nouns.adapters import Factor, Product, Term
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import Chunk, Outcome, Part, Task
+from engine.nouns.tasks import Chunk, Factor, Outcome, Part, Product, Task, Term
 from engine.sketch import Sketch
 from engine.statistics.refinement import Refinement
 from engine.tasks.blocks import Block, BlockReader

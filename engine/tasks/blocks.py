@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.nouns.records import Ahead, Chunk, Task
+from engine.nouns.tasks import Ahead, Chunk, Task
 from engine.storage import Reader, open_reader
 from engine.storage.ahead import Buffers, Extent, read_ahead
 from engine.tasks.unpack import unpack

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.nouns.records import Outcome, Task
+from engine.nouns.tasks import Outcome, Task
 from engine.sketch import Sketch
 from engine.statistics.refinement import Refinement
 from engine.tasks.adapters import AdapterBody

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import differences
-from engine.nouns.records import Outcome, Part, Step, Task
+from engine.nouns.tasks import Outcome, Part, Step, Task
 from engine.sketch import Sketch
 from engine.statistics.refinement import Refinement
 from engine.tasks.blocks import BlockReader

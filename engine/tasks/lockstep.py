@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.nouns.dtypes import DTYPES, code_table
-from engine.nouns.records import Chunk, Task
+from engine.nouns.tasks import Chunk, Task
 from engine.sketch import as_f32_patterns
 from engine.tasks.blocks import Block, BlockReader
 from engine.tasks.ordering import Ordered, in_order

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import TaskError
-from engine.nouns.records import Chunk
+from engine.nouns.tasks import Chunk
 from engine.tasks.blocks import Block
 
 _HELD_BYTES = 32 << 20

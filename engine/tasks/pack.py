@@ -12,7 +12,8 @@ from engine.errors import TaskError
 from engine.formats.zarr.layout import layout_of, stored_form
 from engine.formats.zarr.writer import GroupWriter
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import Outcome, Part, Span, Task, TensorInfo
+from engine.nouns.records import Span, TensorInfo
+from engine.nouns.tasks import Outcome, Part, Task
 from engine.sketch import Counter, Sketch
 from engine.tasks.blocks import BlockReader
 from engine.tasks.ordering import in_order

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from engine.kernels import cpu
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import Outcome, Part, Task
+from engine.nouns.tasks import Outcome, Part, Task
 from engine.sketch import as_f32_patterns
 from engine.statistics.refinement import Refinement, from_tables
 from engine.tasks.blocks import BlockReader

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.kernels import cpu
 from engine.nouns.dtypes import DTYPES, code_table
-from engine.nouns.records import Chunk, Scaled, Task
+from engine.nouns.tasks import Chunk, Scaled, Task
 from engine.sketch import as_f32
 from engine.storage import open_reader, read_bytes
 from engine.tasks.unpack import unpack

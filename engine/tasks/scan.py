@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import Outcome, Part, Task
+from engine.nouns.tasks import Outcome, Part, Task
 from engine.sketch import Counter, Sketch
 from engine.tasks.blocks import BlockReader
 from engine.tasks.scaled import Dequantiser

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import Task
+from engine.nouns.tasks import Task
 from engine.sketch import Counter, Sketch
 from engine.statistics.refinement import Refinement
 from engine.tasks.refine import RefineTables

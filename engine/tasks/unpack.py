@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from engine.errors import FormatError
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import Chunk, View
+from engine.nouns.records import View
+from engine.nouns.tasks import Chunk
 
 _CHECKSUM = 4
 _ITEMS = {8: "u1", 16: "<u2", 32: "<u4", 64: "<u8", 128: "V16"}

@@ -10,7 +10,8 @@ from itertools import count
 from engine.errors import GaussmeterError, TaskError, shown
 from engine.execution.executor import Done, Failed
 from engine.nouns.candidate import Candidate
-from engine.nouns.records import Checkpoint, Task
+from engine.nouns.records import Checkpoint
+from engine.nouns.tasks import Task
 from engine.plan import Plan
 from engine.verbs.opening import Opener, Tried
 from engine.verbs.scan_job import Counted, ScanJob

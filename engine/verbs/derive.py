@@ -9,7 +9,8 @@ from engine.errors import TaskError
 from engine.execution.drive import drive
 from engine.execution.executor import Executor
 from engine.nouns.events import Listener
-from engine.nouns.records import Checkpoint, Task
+from engine.nouns.records import Checkpoint
+from engine.nouns.tasks import Task
 from engine.plan import Limits
 from engine.plan.shared import Covered, SharedPlan
 from engine.tasks.count import CountBody

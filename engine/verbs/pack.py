@@ -23,7 +23,8 @@ from engine.formats.zarr.objects import ZipObjects
 from engine.formats.zarr.writer import CODECS, GroupWriter
 from engine.nouns.defaults import RANGES
 from engine.nouns.events import Ended, Listener, Planned, TaskDone, ignore
-from engine.nouns.records import Checkpoint, Span, Task, TensorInfo
+from engine.nouns.records import Checkpoint, Span, TensorInfo
+from engine.nouns.tasks import Task
 from engine.plan import Limits, plan_pack
 from engine.storage.uris import scheme_of
 from engine.tasks.pack import Checksums, PackBody

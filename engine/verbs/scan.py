@@ -15,7 +15,8 @@ from engine.execution.executor import Done, Executor, Failed
 from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.nouns.defaults import RANGES, WAREHOUSE
 from engine.nouns.events import Listener, ignore
-from engine.nouns.records import Checkpoint, Task
+from engine.nouns.records import Checkpoint
+from engine.nouns.tasks import Task
 from engine.plan import BLOCK_BYTES, Limits, Plan, Selection, plan_scan
 from engine.tasks.count import CountBody
 from engine.verbs.limits import limits_of

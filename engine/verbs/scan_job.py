@@ -9,7 +9,8 @@ from engine.errors import TaskError
 from engine.execution.executor import Done
 from engine.execution.fold import Fold, Partial
 from engine.nouns.events import Ended, Listener, Planned, TaskDone
-from engine.nouns.records import Checkpoint, Outcome, Part, Span, Task
+from engine.nouns.records import Checkpoint, Span
+from engine.nouns.tasks import Outcome, Part, Task
 from engine.plan import Limits, Plan, plan_refine
 from engine.sketch import Sketch, combine, empty
 from engine.statistics.refinement import Refinement, combine_refinements

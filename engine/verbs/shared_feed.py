@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import count
 
 from engine.execution.executor import Done, Failed
-from engine.nouns.records import Outcome, Part, Task
+from engine.nouns.tasks import Outcome, Part, Task
 from engine.sketch import Sketch
 from engine.statistics.refinement import Refinement
 from engine.verbs.scan_job import Counted, ScanJob

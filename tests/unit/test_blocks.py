@@ -10,7 +10,8 @@ import pytest
 
 from engine.errors import FormatError
 from engine.formats.checkpoint import open_checkpoint
-from engine.nouns.records import Chunk, SourceFile, Task
+from engine.nouns.records import SourceFile
+from engine.nouns.tasks import Chunk, Task
 from engine.plan import Limits, Selection, plan_refine, plan_scan
 from engine.statistics.summary import codes_to_refine
 from engine.storage import LocalReader, describe_all, open_reader

@@ -19,7 +19,7 @@ from engine.execution.dispatch import (
     Late,
 )
 from engine.execution.executor import IN_FLIGHT
-from engine.nouns.records import Chunk, Task
+from engine.nouns.tasks import Chunk, Task
 
 MIB = 1 << 20
 

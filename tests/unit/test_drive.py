@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.errors import TaskError
 from engine.execution.drive import drive
 from engine.execution.executor import Done, Executor, Failed, MakeBody
-from engine.nouns.records import Task
+from engine.nouns.tasks import Task
 
 
 def task(key: int) -> Task:

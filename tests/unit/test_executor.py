@@ -14,7 +14,7 @@ from engine.errors import TaskError
 from engine.execution.fold import Fold
 from engine.execution.in_process import InProcessExecutor, available_cores
 from engine.formats.checkpoint import open_checkpoint
-from engine.nouns.records import Task
+from engine.nouns.tasks import Task
 from engine.plan import Limits, Selection, plan_refine, plan_scan
 from engine.sketch import Sketch, combine
 from engine.statistics.refinement import combine_refinements

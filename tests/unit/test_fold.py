@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from engine.execution.fold import Fold, Partial
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.records import Part, Span
+from engine.nouns.records import Span
+from engine.nouns.tasks import Part
 from engine.sketch import Sketch, combine, observe
 from tests.builders import assert_same, raw
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import TaskError
-from engine.nouns.records import Ahead
+from engine.nouns.tasks import Ahead
 from engine.storage import ahead as module
 from engine.storage.ahead import SPARE, Extent, pool_bytes, read_ahead
 

@@ -1,0 +1,245 @@
+"""Frozen values that travel to workers and back. They describe work; they do none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from engine.nouns.dtypes import DTYPES
+from engine.nouns.records import Piece, SourceFile, Span
+
+Found_co = TypeVar("Found_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """That a chunk of codes is to be counted by its values too.
+
+    Attributes:
+        tensor: ordinal of the tensor of values.
+        matrix: as in `Scaling`.
+        block: as in `Scaling`.
+        factors: where the factors lie, in C order.
+    """
+
+    tensor: int
+    matrix: tuple[int, int]
+    block: tuple[int, int]
+    factors: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive elements of one tensor that lie together in one file.
+
+    Attributes:
+        tensor: the tensor's ordinal in the checkpoint.
+        name: its name, for messages.
+        dtype: its storage dtype.
+        file: index into the task's files.
+        offset: first byte in the file.
+        nbytes: length in bytes, as stored.
+        first: index of the first element in the tensor, in the order of its pieces.
+        piece: how to get at the elements, None when the bytes are the elements.
+        scaled: for codes with a factor a block, what to do with them.
+    """
+
+    tensor: int
+    name: str
+    dtype: str
+    file: int
+    offset: int
+    nbytes: int
+    first: int
+    piece: Piece | None = None
+    scaled: Scaled | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many elements it holds."""
+        return self.piece.elements if self.piece else self.nbytes * 8 // DTYPES[self.dtype].bits
+
+    @property
+    def span(self) -> Span:
+        """The elements it covers."""
+        return self.first, self.first + self.elements
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """How to read what is far away.
+
+    Attributes:
+        ranges: requests at once, of all the workers of a process together.
+        range_bytes: how many bytes one of them asks for.
+    """
+
+    ranges: int
+    range_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A matrix, or some of its rows, among the chunks of a task.
+
+    Attributes:
+        chunks: the numbers of the chunks that hold it, as first and behind the last.
+        rows: of the whole matrix as it is stored, in C order.
+        columns: likewise.
+        transposed: whether its transpose is meant.
+    """
+
+    chunks: Span
+    rows: int
+    columns: int
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """scale x (left diag(weights) right), of the shape of a whole dW.
+
+    Attributes:
+        left: rows x rank.
+        right: rank x columns.
+        scale: rounded to float32.
+        weights: 1 x rank; None for ones.
+    """
+
+    left: Factor
+    right: Factor
+    scale: float
+    weights: Factor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Some rows of one dW, and what they are made of.
+
+    Attributes:
+        ordinal: of the tensor of differences.
+        make: `product` (the sum of the terms), `rows` (DoRA's difference, a magnitude for each row),
+            `squares` (nothing that is counted yet: the sums that `columns` needs), `columns` (DoRA's, a
+            magnitude for each column) or `saved` (saved - base).
+        rows: which, of dW as the base stores it.
+        columns: of dW.
+        terms: whose sum is scale x B A.
+        base: the base's tensor; None for a `product`.
+        other: the magnitudes, or what was saved; None for a `product`.
+    """
+
+    ordinal: int
+    make: str
+    rows: Span
+    columns: int
+    terms: tuple[Term, ...] = ()
+    base: Factor | None = None
+    other: Factor | None = None
+
+    @property
+    def span(self) -> Span:
+        """The elements it covers."""
+        return self.rows[0] * self.columns, self.rows[1] * self.columns
+
+    @property
+    def factors(self) -> Iterator[Factor]:
+        """Everything it is made of."""
+        for term in self.terms:
+            yield term.left
+            yield term.right
+            if term.weights is not None:
+                yield term.weights
+        yield from (f for f in (self.base, self.other) if f is not None)
+
+    @property
+    def chunks(self) -> set[int]:
+        """Numbers of the chunks that it needs."""
+        return {n for factor in self.factors for n in range(*factor.chunks)}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Elements of several tensors that are read in lockstep, in C order, to count their differences.
+
+    Attributes:
+        first: index of the first element, the same in all of them.
+        elements: how many.
+        chunks: how many of the next chunks of each operand hold them; 0 for an operand that takes no part.
+        held: how many elements those chunks have, which may be more.
+        differences: (operand, ordinal) for each difference operand - operand 0 that is counted.
+        gathered: operands whose elements must be put in order first.
+    """
+
+    first: int
+    elements: int
+    chunks: tuple[int, ...]
+    held: tuple[int, ...]
+    differences: tuple[tuple[int, int], ...]
+    gathered: tuple[int, ...] = ()
+
+    @property
+    def span(self) -> Span:
+        """The elements it covers."""
+        return self.first, self.first + self.elements
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A unit of work: what to read, and how much memory reading it takes.
+
+    Attributes:
+        key: its number in the plan.
+        files: the files that its chunks lie in.
+        chunks: what to read, in file order.
+        block_bytes: how many bytes one read asks for.
+        projected_bytes: memory that the task takes while it runs.
+        passing: whether the kernel need not keep what was read, because its cache could not hold it all.
+        refine: for a second pass over 32-bit floats, the codes of each tensor whose low halves are
+            counted one by one.
+        ahead: for distant files, how to read them; None for local ones.
+        operands: of differences, what is read side by side, the base first; each says where its chunks lie.
+        steps: of differences, what is subtracted from what; `files` and `chunks` are empty then.
+        products: of adapters, what is multiplied with what.
+    """
+
+    key: int
+    files: tuple[SourceFile, ...]
+    chunks: tuple[Chunk, ...]
+    block_bytes: int
+    projected_bytes: int
+    passing: bool = False
+    refine: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    ahead: Ahead | None = None
+    operands: tuple[Task, ...] = ()
+    steps: tuple[Step, ...] = ()
+    products: tuple[Product, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the task reads."""
+        return sum(c.nbytes for c in self.chunks) + sum(o.nbytes for o in self.operands)
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[Found_co]):
+    """What was found out about a span of a tensor's elements.
+
+    Attributes:
+        tensor: the tensor's ordinal.
+        span: the elements.
+        found: what was found, such as their sketch.
+    """
+
+    tensor: int
+    span: Span
+    found: Found_co
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Found_co]):
+    """What a task found: a few tens of kB, however many weights it read."""
+
+    key: int
+    nbytes: int
+    parts: tuple[Part[Found_co], ...]
