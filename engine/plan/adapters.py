@@ -10,8 +10,9 @@ from math import prod
 from engine.errors import ConfigError
 from engine.nouns.adapters import METHODS, Adapter, Module, Saved
 from engine.nouns.prefixes import match_names
-from engine.nouns.records import DEQUANTISED, Checkpoint, TensorInfo
+from engine.nouns.records import Checkpoint, TensorInfo
 from engine.plan.limits import Selection
+from engine.plan.pairing import by_name
 
 Change = Module | Saved
 
@@ -48,7 +49,7 @@ def take_stock(adapter: Adapter, base: Checkpoint | None, selection: Selection) 
     Raises:
         ConfigError: nothing is selected; DoRA has no base; or a module or its shape is not in the base.
     """
-    there = _by_name(base) if base is not None else {}
+    there = by_name(base) if base is not None else {}
     partners = _partners(adapter, there)
     if base is not None:
         _require_fit(adapter, base, there, partners)
@@ -74,18 +75,6 @@ def take_stock(adapter: Adapter, base: Checkpoint | None, selection: Selection) 
 def needs_base(change: Change) -> bool:
     """Whether dW depends on the base's weights, and not on the adapter's alone."""
     return isinstance(change, Saved) or change.magnitude is not None
-
-
-def _by_name(checkpoint: Checkpoint) -> dict[str, int]:
-    """Ordinals by name; of quantised weights those of the values, under the weights' own name."""
-    found = {
-        t.name: i
-        for i, t in enumerate(checkpoint.tensors)
-        if t.form not in ("codes", "factors", "dequantised")
-    }
-    return found | {
-        t.name.removesuffix(DEQUANTISED): i for i, t in enumerate(checkpoint.tensors) if t.scaling is not None
-    }
 
 
 def _partners(adapter: Adapter, there: Mapping[str, int]) -> dict[str, str]:

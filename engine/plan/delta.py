@@ -26,8 +26,8 @@ from engine.plan.limits import (
     require_room,
 )
 from engine.plan.pairing import Match, Pairing
-from engine.plan.scan import Plan, scaled_tensors
-from engine.plan.shared import Covered, SharedPlan
+from engine.plan.scan import scaled_tensors
+from engine.plan.shared import Covered, SharedPlan, without_tasks
 from engine.storage.ahead import pool_bytes
 
 _FLOATS_BYTES = 4 * MIB
@@ -77,13 +77,8 @@ def plan_delta(
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES * len(pairings) if exact else 0)
     projected = _base_bytes(pairings, fitted) + min(limits.workers, len(tasks)) * (each + fitted.worker_bytes)
     require_room(limits, projected, pairings[0].inventory.uri)
-    plans = tuple(_without_tasks(p, projected) for p in pairings)
+    plans = tuple(without_tasks(p.inventory, p.matches, projected) for p in pairings)
     return SharedPlan(tasks, offsets, plans, projected)
-
-
-def _without_tasks(pairing: Pairing, projected: int) -> Plan:
-    listed = tuple(i for i in range(len(pairing.inventory.tensors)) if i not in pairing.matches)
-    return Plan((), tuple(pairing.matches), listed, projected)
 
 
 def _parts(

@@ -78,7 +78,7 @@ def pair(base: Checkpoint, tuned: Checkpoint, selection: Selection, *, strict: b
 
 
 def _rows(base: Checkpoint, tuned: Checkpoint) -> Iterator[Row]:
-    ours, theirs = _by_name(base), _by_name(tuned)
+    ours, theirs = by_name(base), by_name(tuned)
     partners = match_names(list(ours), list(theirs))
     for name, ordinal in ours.items():
         if name not in partners:
@@ -90,7 +90,7 @@ def _rows(base: Checkpoint, tuned: Checkpoint) -> Iterator[Row]:
         yield _listed(name, tuned.tensors[ordinal], "the base has no such tensor"), None
 
 
-def _by_name(checkpoint: Checkpoint) -> dict[str, int]:
+def by_name(checkpoint: Checkpoint) -> dict[str, int]:
     """Ordinals by name; of quantised weights those of the values, under the weights' own name."""
     plain = {
         t.name: i

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
-from engine.errors import BudgetError
 from engine.nouns.adapters import Module, Saved
 from engine.nouns.records import Checkpoint, SourceFile, Span
 from engine.nouns.tasks import Ahead, Chunk, Factor, Product, Scaled, Task, Term
@@ -29,9 +28,10 @@ from engine.plan.limits import (
     Fitted,
     Limits,
     fit,
+    require_room,
 )
-from engine.plan.scan import Plan, scaled_tensors
-from engine.plan.shared import Covered, SharedPlan
+from engine.plan.scan import scaled_tensors
+from engine.plan.shared import Covered, SharedPlan, without_tasks
 from engine.storage.ahead import pool_bytes
 
 SLICE_BYTES = 16 * MIB
@@ -70,18 +70,9 @@ def plan_adapters(
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES if exact else 0)
     projected = _base_bytes(stocks, tasks, fitted)
     projected += min(limits.workers, len(tasks)) * (each + fitted.worker_bytes)
-    if limits.memory_bytes is not None and projected > limits.memory_bytes:
-        message = (
-            f"would take {projected / MIB:,.0f} MiB, over the limit of {limits.memory_bytes / MIB:,.0f} MiB"
-        )
-        raise BudgetError(message, file=stocks[0].inventory.uri)
-    plans = tuple(_without_tasks(s, projected) for s in stocks)
+    require_room(limits, projected, stocks[0].inventory.uri)
+    plans = tuple(without_tasks(s.inventory, s.changes, projected) for s in stocks)
     return SharedPlan(tasks, offsets, plans, projected)
-
-
-def _without_tasks(stock: Stock, projected: int) -> Plan:
-    listed = tuple(i for i in range(len(stock.inventory.tensors)) if i not in stock.changes)
-    return Plan((), tuple(stock.changes), listed, projected)
 
 
 @dataclass(frozen=True, slots=True)

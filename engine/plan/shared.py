@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.nouns.records import Span
+from engine.nouns.records import Checkpoint, Span
 from engine.nouns.tasks import Task
 from engine.plan.scan import Plan
 
@@ -34,3 +34,15 @@ class SharedPlan:
     def nbytes(self) -> int:
         """Bytes that will be read."""
         return sum(t.nbytes for t in self.tasks)
+
+
+def without_tasks(inventory: Checkpoint, measured: Collection[int], projected: int) -> Plan:
+    """What one subject is told of a plan that it shares.
+
+    Args:
+        inventory: of the subject.
+        measured: ordinals of the tensors that have counts to make.
+        projected: memory that the whole may take.
+    """
+    listed = tuple(i for i in range(len(inventory.tensors)) if i not in measured)
+    return Plan((), tuple(measured), listed, projected)
