@@ -58,7 +58,7 @@ def refusal(data: bytes) -> str:
 
 
 @contextmanager
-def frugal(mib: int = 48, seconds: float = 1) -> Iterator[None]:
+def frugal(mib: int = 48, seconds: float = 5) -> Iterator[None]:
     """No more memory than this, and no more time."""
     tracemalloc.start()
     began = time.process_time()

@@ -68,7 +68,7 @@ def within(work: Callable[[], Any]) -> Any:
 
 def assert_all_buffers_back(ahead: Ahead, patience: float = PATIENCE) -> None:
     """Soon: requests that were abandoned end first."""
-    free = module._pool(ahead)._free
+    free = module._shared(ahead)._free
     deadline = time.monotonic() + patience
     while free.qsize() < ahead.ranges + SPARE and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -194,7 +194,7 @@ def test_consumers_in_threads_share_one_pool(ranges):
 
     assert within(work) == [True] * consumers
     assert 1 <= reader.peak <= ranges
-    assert module._pool(ahead).threads._max_workers == ranges
+    assert module._shared(ahead).threads._max_workers == ranges
     assert_all_buffers_back(ahead)
 
 
