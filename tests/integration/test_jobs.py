@@ -134,6 +134,8 @@ def test_the_schedules_run_the_command_on_the_configuration():
         "/config/nightly.yaml",
         "--ray",
         "auto",
+        "--workers",  # no node has come yet that could be counted
+        "8",
     ]
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     mounts = {m["name"] for c in head["containers"] for m in c["volumeMounts"]}
