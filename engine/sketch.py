@@ -9,7 +9,6 @@ sum tells: the number of exact zeros and the smallest and largest finite element
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +25,6 @@ LANES = {"bf16": 8, "f16": 2}
 """Measured: bf16 has few live codes and recurs often, f16 many; see BENCHMARKS.md."""
 
 _FOLD_AFTER = 1 << 23  # well below the 24 bits of a packed count
-_LOW_MASK = np.uint64((1 << cpu.COUNT_SHIFT) - 1)
-_INFINITY_CODES = [0x7F80, 0xFF80]
 _ZERO_CODES = [0x0000, 0x8000]
 
 
@@ -175,9 +172,10 @@ class Counter:
 
     def _count32(self, patterns: NDArray[np.uint32]) -> None:
         cpu.count32(patterns, self._table)
-        if _lows(self._table, _INFINITY_CODES):
+        of_infinities, of_zeros = cpu.has_lows(self._table)
+        if of_infinities:
             cpu.move_short_nans(patterns, self._table)
-        if _lows(self._table, _ZERO_CODES):
+        if of_zeros:
             self._subnormals += _short_subnormals(patterns)
         low, high = _extremes(patterns)
         self._extremes = min(low, self._extremes[0]), max(high, self._extremes[1])
@@ -259,10 +257,6 @@ def as_f32(data: NDArray[np.uint8], dtype: Dtype) -> NDArray[np.float32]:
         raise ValueError(f"{dtype.name} is not counted: {dtype.reason}")
     codes = data if dtype.bits == 8 else data.view("<u2")
     return code_table(dtype.coding.name).value[codes].astype(np.float32)
-
-
-def _lows(table: U64, codes: Iterable[int]) -> bool:
-    return any(int(table[:, code, 0].sum() & _LOW_MASK) for code in codes)
 
 
 def _from_codes(coding: Coding, codes: NDArray[np.uint16], n: U64) -> tuple[int, float, float]:

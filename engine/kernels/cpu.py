@@ -128,6 +128,26 @@ def count32(patterns: Any, table: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
+def has_lows(table: Any) -> Any:
+    """Whether low halves were added under the codes of infinities, and under those of zeros.
+
+    Args:
+        table: (4, 65536, 2) uint64, as `count32` leaves it.
+
+    Returns:
+        bool, bool.
+    """
+    found = np.zeros(4, np.uint64)
+    for lane in range(table.shape[0]):  # only the lanes' sum is right, modulo 2**64
+        found[0] += table[lane, 0x7F80, 0]
+        found[1] += table[lane, 0xFF80, 0]
+        found[2] += table[lane, 0, 0]
+        found[3] += table[lane, 0x8000, 0]
+    lows = found & (_COUNT - np.uint64(1))
+    return (lows[0] | lows[1]) != 0, (lows[2] | lows[3]) != 0
+
+
+@njit(nogil=True, cache=True)
 def move_short_nans(patterns: Any, table: Any) -> None:
     """Refile NaNs whose payload lies in the low half only, which `count32` took for infinities.
 

@@ -137,14 +137,11 @@ def _worst(inner: Moments, kept: Moments, cut: list[Cut], total: Moments) -> flo
     share = sum(float(cell.n[0]) for cell, _ in cut)
     if not (width <= _COARSE * kept.std and share <= _MUCH * inner.n):
         return math.inf
-    worst = 0.0
-    for choice in product((False, True), repeat=len(cut)):
-        corner = inner
-        for take, (cell, _) in zip(choice, cut, strict=True):
-            if take:
-                corner = combine_moments(corner, moments(cell))
-        worst = max(worst, _difference(corner, kept, total))
-    return worst
+    corners = [inner]
+    for cell, _ in cut:
+        whole = moments(cell)
+        corners += [combine_moments(corner, whole) for corner in corners]
+    return max(_difference(corner, kept, total) for corner in corners)
 
 
 def _difference(a: Moments, b: Moments, total: Moments) -> float:
