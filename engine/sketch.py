@@ -24,6 +24,7 @@ U64 = NDArray[np.uint64]
 LANES = {"bf16": 8, "f16": 2}
 """Measured: bf16 has few live codes and recurs often, f16 many; see BENCHMARKS.md."""
 
+_STRETCH = 1 << 13  # differences that are counted while they are in the first-level cache
 _FOLD_AFTER = 1 << 23  # well below the 24 bits of a packed count
 _ZERO_CODES = [0x0000, 0x8000]
 
@@ -131,6 +132,7 @@ class Counter:
         self.dtype, self.coding = dtype, dtype.coding
         self._totals = np.zeros((3, self.coding.size), np.uint64)
         self._table = self._new_table()
+        self._stretch = np.empty(_STRETCH, np.uint32)
         self._pending = 0
         self._subnormals = 0  # elements that share the code of zero
         self._extremes = (np.inf, -np.inf)
@@ -177,7 +179,31 @@ class Counter:
             cpu.move_short_nans(patterns, self._table)
         if of_zeros:
             self._subnormals += _short_subnormals(patterns)
-        low, high = _extremes(patterns)
+        self._widen(*_extremes(patterns))
+
+    def add_bf16_differences(self, tuned: NDArray[np.uint16], base: NDArray[np.uint16]) -> None:
+        """Count tuned - base in float32, of two blocks of bf16 patterns; for the coding of F32.
+
+        The same as `add` of the differences, each of which that is no number is the quiet NaN.
+        """
+        for start in range(0, tuned.size, _FOLD_AFTER):
+            self._add_differences(tuned[start : start + _FOLD_AFTER], base[start : start + _FOLD_AFTER])
+
+    def _add_differences(self, tuned: NDArray[np.uint16], base: NDArray[np.uint16]) -> None:
+        if self._pending + tuned.size > _FOLD_AFTER:
+            self._fold()
+        self._pending += tuned.size
+        extremes = cpu.count_bf16(tuned, base, self._stretch, self._table)
+        _, of_zeros = cpu.has_lows(self._table)
+        if of_zeros or _beyond(*extremes):  # rare: look at them again
+            patterns = np.empty(tuned.size, np.uint32)
+            cpu.subtract_bf16(tuned, base, patterns)
+            self._subnormals += _short_subnormals(patterns) if of_zeros else 0
+            self._widen(*_extremes(patterns))
+        else:
+            self._widen(*_ordered(*extremes))
+
+    def _widen(self, low: float, high: float) -> None:
         self._extremes = min(low, self._extremes[0]), max(high, self._extremes[1])
 
     def _fold(self) -> None:
@@ -276,11 +302,21 @@ def _extremes(patterns: NDArray[np.uint32]) -> tuple[float, float]:
     """Find the smallest and largest finite element of (n,) uint32 F32 patterns."""
     if not patterns.size:
         return np.inf, -np.inf
-    top, high, low = cpu.extremes32(patterns)
-    if top >= 0x7F800000 or high >= 0xFF800000:
-        values = patterns.view("<f4")
-        finite = values[np.isfinite(values)]
-        return float(finite.min(initial=np.inf)) + 0.0, float(finite.max(initial=-np.inf)) + 0.0
+    extremes = cpu.extremes32(patterns)
+    if not _beyond(*extremes):
+        return _ordered(*extremes)
+    values = patterns.view("<f4")
+    finite = values[np.isfinite(values)]
+    return float(finite.min(initial=np.inf)) + 0.0, float(finite.max(initial=-np.inf)) + 0.0
+
+
+def _beyond(top: np.int32, high: np.uint32, low: np.uint32) -> bool:
+    """Whether infinities or NaNs are among patterns with these extremes."""
+    return bool(top >= 0x7F800000 or high >= 0xFF800000)
+
+
+def _ordered(top: np.int32, high: np.uint32, low: np.uint32) -> tuple[float, float]:
+    """The smallest and the largest of finite elements, from the extremes of their patterns."""
     largest = np.uint32(top if top >= 0 else low)
     smallest = np.uint32(high if high >> 31 else low)
     return _float(smallest), _float(largest)

@@ -18,6 +18,8 @@ COUNT_SHIFT = 40
 _8, _16, _32, _40, _48, _56 = (np.uint64(s) for s in (8, 16, 32, 40, 48, 56))
 _BYTE, _HALF = np.uint64(0xFF), np.uint64(0xFFFF)
 _COUNT = np.uint64(1 << COUNT_SHIFT)
+_SIXTEEN = np.uint32(16)
+_QUIET_NAN = np.uint32(0x7FC00000)
 
 
 @njit(nogil=True, cache=True)
@@ -184,6 +186,48 @@ def extremes32(patterns: Any) -> Any:
         top = max(top, signed[i])
         high = max(high, patterns[i])
         low = min(low, patterns[i])
+    return top, high, low
+
+
+@njit(nogil=True, cache=True)
+def subtract_bf16(tuned: Any, base: Any, out: Any) -> None:
+    """Subtract bf16 patterns.
+
+    Args:
+        tuned: (n,) uint16.
+        base: (n,) uint16.
+        out: (n,) uint32, the patterns of tuned - base in float32.
+    """
+    for i in range(out.size):
+        a = np.uint32(np.uint32(tuned[i]) << _SIXTEEN).view(np.float32)
+        b = np.uint32(np.uint32(base[i]) << _SIXTEEN).view(np.float32)
+        d = np.float32(a - b)
+        out[i] = np.float32(d).view(np.uint32) if d == d else _QUIET_NAN  # noqa: PLR0124 - NaN differs from itself
+
+
+@njit(nogil=True, cache=True)
+def count_bf16(tuned: Any, base: Any, out: Any, table: Any) -> Any:
+    """Subtract bf16 patterns and count the differences, by stretches that stay in the first-level cache.
+
+    It lies in the file of the loops that it calls, because numba's cache looks at no other for changes.
+
+    Args:
+        tuned: (n,) uint16, n >= 1.
+        base: (n,) uint16.
+        out: (m,) uint32, room for the differences of a stretch.
+        table: as for `count32`; no NaN is short.
+
+    Returns:
+        the extreme patterns of all differences, as `extremes32`.
+    """
+    top, high, low = np.int32(-(1 << 31)), np.uint32(0), np.uint32(0xFFFFFFFF)
+    for start in range(0, tuned.size, out.size):
+        stop = min(start + out.size, tuned.size)
+        stretch = out[: stop - start]
+        subtract_bf16(tuned[start:stop], base[start:stop], stretch)
+        count32(stretch, table)
+        found = extremes32(stretch)
+        top, high, low = max(top, found[0]), max(high, found[1]), min(low, found[2])
     return top, high, low
 
 

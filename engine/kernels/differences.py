@@ -1,4 +1,4 @@
-"""Differences of blocks of elements, in float32, ready to be counted.
+"""Differences of blocks of floats, ready to be counted; those of bf16 are in `cpu`, beside what counts them.
 
 One IEEE subtraction each. What is no number becomes the quiet NaN 0x7FC00000, because the payload of a NaN
 depends on the processor.
@@ -11,25 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-_SIXTEEN = np.uint32(16)
 _QUIET_NAN = np.uint32(0x7FC00000)
 _STRETCH = 4096  # elements between two looks at what was found
-
-
-@njit(nogil=True, cache=True)
-def subtract_bf16(tuned: Any, base: Any, out: Any) -> None:
-    """Subtract bf16 patterns.
-
-    Args:
-        tuned: (n,) uint16.
-        base: (n,) uint16.
-        out: (n,) uint32, the patterns of tuned - base in float32.
-    """
-    for i in range(out.size):
-        a = np.uint32(np.uint32(tuned[i]) << _SIXTEEN).view(np.float32)
-        b = np.uint32(np.uint32(base[i]) << _SIXTEEN).view(np.float32)
-        d = np.float32(a - b)
-        out[i] = np.float32(d).view(np.uint32) if d == d else _QUIET_NAN  # noqa: PLR0124 - NaN differs from itself
 
 
 @njit(nogil=True, cache=True)

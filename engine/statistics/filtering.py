@@ -141,12 +141,19 @@ def _worst(inner: Moments, kept: Moments, cut: list[Cut], total: Moments) -> flo
     for cell, _ in cut:
         whole = moments(cell)
         corners += [combine_moments(corner, whole) for corner in corners]
-    return max(_difference(corner, kept, total) for corner in corners)
+    taken = _numbers(kept, total)
+    return max(_difference(_numbers(corner, total), taken) for corner in corners)
 
 
-def _difference(a: Moments, b: Moments, total: Moments) -> float:
-    pairs = [(a.n / total.n, b.n / total.n), (a.mean, b.mean), (a.std, b.std)]
-    pairs += [(a.skewness, b.skewness), (a.kurtosis, b.kurtosis)]
-    if any(math.isnan(x) != math.isnan(y) for x, y in pairs):
-        return math.inf
-    return max((abs(x - y) for x, y in pairs if not math.isnan(x)), default=0.0)
+def _numbers(some: Moments, total: Moments) -> tuple[float, ...]:
+    return some.n / total.n, some.mean, some.std, some.skewness, some.kurtosis
+
+
+def _difference(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    worst = 0.0
+    for x, y in zip(a, b, strict=True):
+        if math.isnan(x) != math.isnan(y):
+            return math.inf
+        if not math.isnan(x):
+            worst = max(worst, abs(x - y))
+    return worst

@@ -80,11 +80,11 @@ class Subtraction:
                 sink.add_zeros(out.size)
                 return
         if tuned.dtype == base.dtype == "BF16":
-            differences.subtract_bf16(tuned.patterns, base.patterns, out)
-        else:
-            if self._base is None:
-                self._base = base.floats()
-            differences.subtract_f32(tuned.floats(), self._base, out)
+            sink.add_bf16_differences(tuned.patterns, base.patterns)
+            return
+        if self._base is None:
+            self._base = base.floats()
+        differences.subtract_f32(tuned.floats(), self._base, out)
         sink.add(out)
 
     def forget(self) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.kernels import cpu
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Task
 from engine.sketch import Counter, Sketch
@@ -25,6 +26,10 @@ class Sink(Protocol[Found_co]):
 
     def add(self, patterns: NDArray[np.uint32]) -> None:
         """Count (n,) uint32 patterns of float32."""
+        ...
+
+    def add_bf16_differences(self, tuned: NDArray[np.uint16], base: NDArray[np.uint16]) -> None:
+        """Count tuned - base, of (n,) bf16 patterns each."""
         ...
 
     def add_zeros(self, count: int) -> None:
@@ -48,6 +53,10 @@ class CountSink:
     def add(self, patterns: NDArray[np.uint32]) -> None:
         """See `Sink`."""
         self._counter.add(patterns.view(np.uint8))
+
+    def add_bf16_differences(self, tuned: NDArray[np.uint16], base: NDArray[np.uint16]) -> None:
+        """See `Sink`."""
+        self._counter.add_bf16_differences(tuned, base)
 
     def add_zeros(self, count: int) -> None:
         """See `Sink`."""
@@ -75,6 +84,12 @@ class RefineSink:
 
     def add(self, patterns: NDArray[np.uint32]) -> None:
         """See `Sink`."""
+        self._tables.add(patterns)
+
+    def add_bf16_differences(self, tuned: NDArray[np.uint16], base: NDArray[np.uint16]) -> None:
+        """See `Sink`."""
+        patterns = np.empty(tuned.size, np.uint32)
+        cpu.subtract_bf16(tuned, base, patterns)
         self._tables.add(patterns)
 
     def add_zeros(self, count: int) -> None:

@@ -16,7 +16,7 @@ FLUSH_SECONDS = 2.0
 """A crash costs at most the work of this long, and of the tasks that were running; of an eighth of it, where
 writing is quick."""
 _LEAST = 1 / 8
-_SHARE = 10  # writing takes no more than a tenth of the time
+_SHARE = 20  # writing takes no more than a twentieth of the time
 FLUSH_BINS = 1_000_000
 """Finished tensors wait in memory until their bins are this many, at the most."""
 
