@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 _QUIET_NAN = np.uint32(0x7FC00000)
-_STRETCH = 4096  # elements between two looks at what was found
+_STRETCH = 1024  # words between two looks at what was found
 
 
 @njit(nogil=True, cache=True)
@@ -30,23 +30,39 @@ def subtract_f32(tuned: Any, base: Any, out: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
-def are_same_and_finite(tuned: Any, base: Any, infinity: Any) -> Any:
-    """Whether all elements are equal pattern by pattern, and all finite, so that their differences are +0.
+def same_words(tuned: Any, base: Any) -> Any:
+    """Whether all words are equal, and which of their bits are set anywhere.
 
     Args:
-        tuned: (n,) unsigned patterns.
-        base: (n,) likewise.
+        tuned: (n,) uint64.
+        base: (n,) uint64.
+
+    Returns:
+        bool; uint64, the words of all that were looked at, or-ed together.
+    """
+    seen = np.uint64(0)
+    for start in range(0, tuned.size, _STRETCH):
+        differ = np.uint64(0)
+        for i in range(start, min(start + _STRETCH, tuned.size)):
+            differ |= tuned[i] ^ base[i]
+            seen |= tuned[i]
+        if differ:
+            return False, seen
+    return True, seen
+
+
+@njit(nogil=True, cache=True)
+def are_finite(patterns: Any, infinity: Any) -> Any:
+    """Whether none of (n,) unsigned patterns is infinite or NaN.
+
+    Args:
+        patterns: (n,).
         infinity: the pattern of +infinity, all of whose bits are the exponent's.
 
     Returns:
         bool.
     """
-    for start in range(0, tuned.size, _STRETCH):
-        stop = min(start + _STRETCH, tuned.size)
-        differ, beyond = 0, 0
-        for i in range(start, stop):
-            differ |= tuned[i] ^ base[i]
-            beyond |= (tuned[i] & infinity) == infinity
-        if differ or beyond:
-            return False
-    return True
+    beyond = False
+    for i in range(patterns.size):
+        beyond |= (patterns[i] & infinity) == infinity
+    return not beyond
