@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,8 @@ from engine.errors import ConfigError
 from engine.merge_methods.random_masks import draws
 from engine.merge_methods.signature import Block, Blocks, Rows, Share, Weight
 from engine.merge_methods.task_vectors import each, masked, put_together
+
+_COLUMN = 0xFFFFFFFF
 
 
 def probabilities(task: Block, columns: int, density: float, epsilon: float) -> NDArray[np.float64]:
@@ -33,11 +37,26 @@ def probabilities(task: Block, columns: int, density: float, epsilon: float) -> 
         return np.full(task.size, float(density))
     if not 0 < density - epsilon <= density + epsilon < 1:
         raise ConfigError(f"density {density:g} -+ epsilon {epsilon:g} leaves the range from 0 to 1")
-    order = np.argsort(np.abs(task).reshape(-1, columns), axis=1, kind="stable")
+    order = _order(np.abs(task).reshape(-1, columns))
     by_rank = (density - epsilon) + np.arange(columns) / (columns - 1) * 2 * epsilon
     found = np.empty(order.shape)
     np.put_along_axis(found, order, np.broadcast_to(by_rank, order.shape), axis=1)
     return found.reshape(-1)
+
+
+def _order(sizes: Block) -> NDArray[Any]:
+    """Columns of each row by increasing magnitude, of equal ones the first first.
+
+    Sorting whole numbers, the patterns of float32 above the columns, is several times faster than sorting
+    columns by floats.
+    """
+    if sizes.dtype != np.float32 or sizes.shape[1] > _COLUMN:
+        return np.argsort(sizes, axis=1, kind="stable")
+    keys = sizes.view(np.uint32).astype(np.uint64) << np.uint64(32) | np.arange(
+        sizes.shape[1], dtype=np.uint64
+    )
+    keys.sort(axis=1)
+    return (keys & np.uint64(_COLUMN)).astype(np.int64)
 
 
 @np.errstate(all="ignore")
