@@ -18,7 +18,6 @@ from engine.config.parts import Part, Place
 from engine.config.strict import examine, read_yaml, refusal
 from engine.errors import ConfigError
 from engine.nouns.merging import Parameter, Schema, Setting
-from engine.nouns.names import place
 
 _DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _REFUSED = {
@@ -28,7 +27,6 @@ _REFUSED = {
     "chat_template": "is not read; the base's is carried over",
 }
 _MEMORY_ONLY = "int8_mask"
-_FIRST_ROLES = ("embedding", "position embedding", "type embedding", "patch embedding")
 
 
 def _some(value: Any) -> Any:
@@ -87,8 +85,9 @@ class MergeRecipe:
         """The parameters in force for a tensor, as the method's function takes them.
 
         A model's own value goes before the shared one, and that before the default; of conditions, the first
-        whose filter is part of the tensor's name. In a gradient, the first number is for the first layer and
-        for the embeddings before it, the last one for the last layer and for what comes after it.
+        whose filter is part of the tensor's name. In a gradient, the first number is for the first layer, the
+        last for the last layer, and for the only one; what lies outside of the layers, before them or
+        after, has the first, as with mergekit.
 
         Args:
             tensor: the tensor's name.
@@ -98,7 +97,7 @@ class MergeRecipe:
         Raises:
             ConfigError: no value applies.
         """
-        position = _position(tensor, layer, layers)
+        position = _position(layer, layers)
         found: dict[str, Any] = {}
         for parameter in self.schema.parameters:
             name = parameter.name
@@ -121,10 +120,10 @@ def _resolve(parameter: Parameter, tensor: str, position: float, *values: Value 
     return parameter.default
 
 
-def _position(tensor: str, layer: int | None, layers: int) -> float:
+def _position(layer: int | None, layers: int) -> float:
     if layer is None:
-        return 0.0 if place(tensor).role in _FIRST_ROLES else 1.0
-    return min(layer / (layers - 1), 1.0) if layers > 1 else 0.0
+        return 0.0
+    return min(layer / (layers - 1), 1.0) if layers > 1 else 1.0
 
 
 def load_merge(path: str | Path, schemas: Mapping[str, Schema]) -> MergeRecipe:

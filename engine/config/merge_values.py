@@ -47,6 +47,8 @@ def read_value(raw: Any, parameter: Parameter, where: str) -> tuple[Value | None
     Returns:
         the value and no faults, or None and every fault.
     """
+    if isinstance(raw, dict):
+        raw = [raw]
     if not (isinstance(raw, list) and any(isinstance(r, dict) for r in raw)):
         return _plain(raw, parameter, where)
     conditions, faults = [], []

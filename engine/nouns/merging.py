@@ -10,6 +10,18 @@ Setting = bool | int | float
 _LARGEST = 1e18
 
 
+def _hint(value: object) -> str:
+    """How a number is to be written that YAML takes for text, such as 1e-3."""
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return ""
+    if not math.isfinite(number):
+        return ""
+    digits = repr(number)
+    return f", which is text to YAML; write {digits if '.' in digits else digits.replace('e', '.0e')}"
+
+
 class Need(StrEnum):
     """What a method must know of a whole tensor before it can merge a block of it.
 
@@ -80,7 +92,8 @@ class Parameter:
             return None if isinstance(value, bool) else f"expected true or false, found {value!r}"
         kinds = (int,) if self.kind is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
-            return f"expected {'a whole number' if self.kind is int else 'a number'}, found {value!r}"
+            wanted = "a whole number" if self.kind is int else "a number"
+            return f"expected {wanted}, found {value!r}{_hint(value)}"
         if not self.low <= value <= self.high:
             return f"expected {self._range()}, found {value!r}"
         if abs(value) > _LARGEST and not (self.endless and math.isinf(value)):

@@ -104,15 +104,11 @@ dtype: bfloat16
 
 
 def test_a_gradient_outside_of_the_layers(tmp_path):
-    """What comes before the first layer has the first number, what comes after the last one the last."""
+    """What lies there has the first number, and the only layer the last, as with mergekit."""
     recipe = loaded(tmp_path, ties(parameters="{density: [0.1, 0.9]}"))
-    for name, expected in (
-        ("model.embed_tokens.weight", 0.1),
-        ("model.norm.weight", 0.9),
-        ("lm_head.weight", 0.9),
-    ):
-        assert recipe.resolve(name, None, 32)["density"] == (expected, expected)
-    assert recipe.resolve(WEIGHT, 0, 1)["density"] == (0.1, 0.1)
+    for name in ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"):
+        assert recipe.resolve(name, None, 32)["density"] == (0.1, 0.1)
+    assert recipe.resolve(WEIGHT, 0, 1)["density"] == (0.9, 0.9)
     assert recipe.resolve(WEIGHT, 40, 32)["density"] == (0.9, 0.9)
 
 
@@ -131,7 +127,7 @@ def test_which_value_goes_first(tmp_path):
 
 
 def test_what_no_condition_gives_is_said_of_the_tensor(tmp_path):
-    models = "  - {model: a, parameters: {weight: [{filter: mlp, value: 1}]}}\n"
+    models = "  - {model: a, parameters: {weight: {filter: mlp, value: 1}}}\n"
     recipe = loaded(tmp_path, ties(models))
     assert recipe.resolve(WEIGHT, 3, 9)["weight"] == (1,)
     with pytest.raises(ConfigError, match=r"tensor 'lm_head.weight': no value of weight applies"):
@@ -273,14 +269,19 @@ def test_the_frame(tmp_path, text, said):
     [
         ("yes", "weight: expected a number, found True"),
         ("~", "weight: expected a number, found None"),
-        ("'1'", "weight: expected a number, found '1'"),
+        ("'1'", "weight: expected a number, found '1', which is text to YAML; write 1.0"),
         (".nan", "weight: expected a number, found nan"),
         (".inf", "weight: expected a number of at most 1e+18, found inf"),
         ("9" * 30, f"weight: expected a number of at most 1e+18, found {'9' * 30}"),
+        ("1e-3", "weight: expected a number, found '1e-3', which is text to YAML; write 0.001"),
+        ("1e-9", "weight: expected a number, found '1e-9', which is text to YAML; write 1.0e-09"),
         ("[]", "weight: is an empty list"),
         ("[1, a]", "weight.1: expected a number, found 'a'"),
         ("[[1]]", "weight.0: expected a number, found [1]"),
-        ("{value: 1}", "weight: expected a value, a list of numbers, or a list of {filter, value}"),
+        (
+            "{filter: a, values: 1}",
+            ["weight.0.values: there is no such key; did you mean 'value'?", "weight.0.value: is missing"],
+        ),
         (
             "[{value: {a: 1}}]",
             "weight.0.value: expected a value, a list of numbers, or a list of {filter, value}",
@@ -297,7 +298,8 @@ def test_the_frame(tmp_path, text, said):
 )
 def test_values(tmp_path, value, said):
     text = f"merge_method: linear\nmodels: [{{model: a}}]\nparameters: {{weight: {value}}}\n"
-    assert faults(tmp_path, text) == ["parameters." + said]
+    said = [said] if isinstance(said, str) else said
+    assert faults(tmp_path, text) == [f"parameters.{one}" for one in said]
 
 
 @pytest.mark.parametrize(
