@@ -73,23 +73,34 @@ def merge(
         ValueError: sizes differ, the count of models or the dtype is not one the method or the output has.
     """
     _check(method, base, models, out, wide)
-    schema, size = method.schema, models[0].size
-    placed = Need.STRETCH in method.needs
-    inputs = [*([base] if base is not None and schema.base else []), *models]
-    if method.fused is not None and not wide and _fits(inputs, models):
-        given = [_typed(i) for i in inputs]
-        first = given[: len(given) - len(models)]
-        where = {"stretch": stretch} if placed else {}
-        method.fused(*first, tuple(given[len(first) :]), _typed(out), **arguments, **where)
-        return
-    span = max(SPAN // stretch.columns, 1) * stretch.columns if Need.ROWS in method.needs else SPAN
-    for start in range(0, size, span):
-        stop = min(start + span, size)
-        blocks = [widen(i.part(start, stop), wide) for i in inputs]
-        where = {"stretch": replace(stretch, start=stretch.start + start)} if placed else {}
-        count = len(blocks) - len(models)
-        found = method(blocks[0] if count else None, blocks[count:], **arguments, **where)
-        _round(found, out.part(start, stop))
+    first = [base] if base is not None and method.schema.base else []
+    if method.fused is not None and not wide and _fits(first, models):
+        where = {"stretch": stretch} if Need.STRETCH in method.needs else {}
+        typed = tuple(map(_typed, models))
+        method.fused(*map(_typed, first), typed, _typed(out), **arguments, **where)
+    else:
+        _merge_spans(method, first, models, out, arguments, stretch, wide)
+
+
+def _merge_spans(
+    method: Method,
+    first: Sequence[Stored],
+    models: Sequence[Stored],
+    out: Stored,
+    arguments: dict[str, Any],
+    stretch: Stretch,
+    wide: bool,
+) -> None:
+    """Merge by the definition, a span at a time; `first` is the base, if there is one."""
+    rows = stretch.columns if Need.ROWS in method.needs else 1
+    span = max(SPAN // rows, 1) * rows
+    for start in range(0, out.size, span):
+        stop = min(start + span, out.size)
+        base = [widen(b.part(start, stop), wide) for b in first]
+        blocks = [widen(m.part(start, stop), wide) for m in models]
+        place = {"stretch": replace(stretch, start=stretch.start + start)}
+        where = place if Need.STRETCH in method.needs else {}
+        _round(method(base[0] if base else None, blocks, **arguments, **where), out.part(start, stop))
 
 
 def _check(method: Method, base: Stored | None, models: Sequence[Stored], out: Stored, wide: bool) -> None:
@@ -105,8 +116,9 @@ def _check(method: Method, base: Stored | None, models: Sequence[Stored], out: S
         raise ValueError(f"nothing is rounded to {out.dtype.name}")
 
 
-def _fits(inputs: Sequence[Stored], models: Sequence[Stored]) -> bool:
-    if not all(i.dtype.name in _VIEWS for i in inputs):
+def _fits(first: Sequence[Stored], models: Sequence[Stored]) -> bool:
+    """Whether a fused loop takes the blocks: its models are arrays of one type."""
+    if not all(i.dtype.name in _VIEWS for i in (*first, *models)):
         return False
     return len({(m.dtype.name, m.data.flags.writeable, _typed(m).flags.aligned) for m in models}) == 1
 

@@ -18,7 +18,7 @@ from engine.merge_methods.ties import ranks as ties_ranks
 from engine.merge_methods.wholes import InnerProducts, magnitudes_at, sigma_of
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.merging import Stretch
-from tests.merging import FUSED, PARAMETERS, arguments, defined, merged, noisy, stored
+from tests.merging import FUSED, PARAMETERS, TENSOR, arguments, defined, merged, noisy, stored
 
 # Alg. 2
 
@@ -31,6 +31,8 @@ def test_an_element_at_the_limit_is_noise():
     given = arguments("outlier", inputs, {"t": 2.0})
     assert given["sigma"] == [0.5, 1.0]
     assert merged("outlier", inputs, "F32", given).view(np.float32).tolist() == [0.75, -0.75, 0.75, -0.75]
+    definition = defined("outlier", inputs, given, stretch=Stretch(TENSOR, 0, 4))
+    assert definition.tolist() == [0.75, -0.75, 0.75, -0.75]
     less = given | {"t": 1.9}
     assert merged("outlier", inputs, "F32", less).view(np.float32).tolist() == [1.25, -1.25, 1.25, -1.25]
 
@@ -161,14 +163,17 @@ def test_slerp_keeps_the_length_of_unit_vectors():
         np.testing.assert_array_equal(found, end.astype(np.float32))
 
 
-@pytest.mark.parametrize("other", ["same", "opposite", "nothing", "twice"])
+@pytest.mark.parametrize("other", ["same", "opposite", "nothing", "twice", "near"])
 def test_slerp_without_an_arc_goes_straight(other):
-    a = np.random.default_rng(0).normal(size=100).astype(np.float32)
-    b = {"same": a, "opposite": -a, "nothing": 0 * a, "twice": 2 * a}[other]
+    r = np.random.default_rng(0)
+    a = r.normal(size=100).astype(np.float32)
+    a[0], near = 1000, r.normal(0, 1e-4, 100).astype(np.float32)  # one element decides on the angle
+    near[0] = 1000
+    b = {"same": a, "opposite": -a, "nothing": 0 * a, "twice": 2 * a, "near": near}[other]
     inputs = [stored("F32", x.view(np.uint32)) for x in (a, b)]
     for t in (0.0, 0.25, 0.5, 0.75, 1.0):
         found = merged("slerp", inputs, "F32", arguments("slerp", inputs, {"t": t})).view(np.float32)
-        np.testing.assert_allclose(found, (1 - t) * a + t * b, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(found, (1 - t) * a + t * b, rtol=1e-6, atol=2e-7)
         if other == "same" or t in (0, 1):
             np.testing.assert_array_equal(found, b if t else a)
 
