@@ -3,6 +3,9 @@
 An array's type says what its elements are: uint16 are patterns of bf16, int16 those of f16, and floats are
 themselves. Rounding is to the nearest, ties to even; what is too large becomes infinite, as in numpy, and
 every NaN one quiet NaN.
+
+The compiler's cache looks at a loop's own file only: after a change here or in `draws`, `merging` and
+`agreeing` must be touched, or `__pycache__` removed.
 """
 
 from __future__ import annotations
