@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -116,19 +115,36 @@ def write_yaml(path: Path, data: Any) -> None:
 
 def validate(data: Any, model: type[Model], file: str) -> Model:
     """Make a model of plain data; errors as for `load`."""
+    made, faults = examine(data, model, file)
+    if made is None:
+        raise refusal(faults, file)
+    return made
+
+
+def examine(data: Any, model: type[Model], file: str) -> tuple[Model | None, list[str]]:
+    """Make a model of plain data, or say every fault, with empty texts for those beyond the first hundred.
+
+    Raises:
+        ConfigError: it is no mapping.
+    """
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"
         raise ConfigError(f"expected keys and values, found {found}", file=file)
     try:
-        return model.model_validate(data)
+        return model.model_validate(data), []
     except ValidationError as error:
-        faults = list(islice(dict.fromkeys(_faults(error, model)), _MOST_FAULTS))
-        if (more := error.error_count() - _MOST_FAULTS) > 0:
-            faults.append(f"and {more:,} more")
-        if len(faults) == 1:
-            raise ConfigError(faults[0], file=file) from error
-        message = "\n  ".join([f"has {error.error_count():,} faults:", *faults])
-        raise ConfigError(message, file=file) from error
+        faults = list(dict.fromkeys(_faults(error, model)))
+        return None, faults + [""] * (error.error_count() - min(error.error_count(), _MOST_FAULTS))
+
+
+def refusal(faults: list[str], file: str) -> ConfigError:
+    """One error that says all of at least one faults, or the first hundred and how many more there are."""
+    shown = [fault for fault in faults[:_MOST_FAULTS] if fault]
+    if len(faults) == 1:
+        return ConfigError(faults[0], file=file)
+    if more := len(faults) - len(shown):
+        shown.append(f"and {more:,} more")
+    return ConfigError("\n  ".join([f"has {len(faults):,} faults:", *shown]), file=file)
 
 
 def _faults(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:

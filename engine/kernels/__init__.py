@@ -1,1 +1,1 @@
-"""The loops over elements: compiled, without the interpreter's lock, integers only."""
+"""The loops over elements: compiled, without the interpreter's lock."""

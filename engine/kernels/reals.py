@@ -48,3 +48,29 @@ def normal_cdf(z: Any) -> Any:
     for i in range(z.size):
         out[i] = 0.5 * math.erfc(-z[i] * _SQRT_HALF)
     return out
+
+
+_LANES = 32
+
+
+@njit(nogil=True, cache=True)
+def dot(a: Any, b: Any) -> Any:
+    """Inner product in float64: element j goes to partial sum j mod 32, and those are added up in order.
+
+    Args:
+        a: (n,) float32, whose products are exact, or float64.
+        b: likewise.
+
+    Returns:
+        float64; a product that is not finite counts as 0.
+    """
+    partial = np.zeros(_LANES)
+    for start in range(0, a.size, _LANES):
+        left, right = a[start : start + _LANES], b[start : start + _LANES]
+        for lane in range(left.size):
+            product = np.float64(left[lane]) * np.float64(right[lane])
+            partial[lane] += product if abs(product) < np.inf else 0.0
+    total = 0.0
+    for lane in range(_LANES):
+        total += partial[lane]
+    return total

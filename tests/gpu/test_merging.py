@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.kernels import merging as loops
 from engine.kernels.cuda.merging import merge
 from tests.builders import raw
 from tests.gpu.test_counting import noise, tensor
@@ -43,6 +44,25 @@ def test_merges_are_those_of_numpy_in_float32(device, dtype, outliers, models, s
     arrays = [raw(p).view(NUMPY[dtype]) for p in patterns]
     expected = reference(arrays[0], arrays[1:], factors, outliers)
     np.testing.assert_array_equal(one_nan(found.view(NUMPY[dtype])), one_nan(expected))
+
+
+@pytest.mark.parametrize("dtype", NUMPY)
+@pytest.mark.parametrize("outliers", [True, False])
+@pytest.mark.parametrize("models", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_gpu_gives_the_bits_of_the_loops_for_the_cpu(device, dtype, outliers, models):
+    patterns = [noise(dtype, 5001, seed) for seed in range(models + 1)]
+    factors = [0.01] * models
+    tensors = [tensor(dtype, p, device) for p in patterns]
+    found = merge(tensors[0], tensors[1:], factors, outliers=outliers).cpu().view(torch.uint8).numpy()
+    view = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32}[dtype]
+    base, *tuned = (raw(p).view(view) for p in patterns)
+    expected = np.empty_like(base)
+    if outliers:
+        loops.outliers(base, tuple(tuned), np.float32(factors[0]), expected)
+    else:
+        loops.weighted(base, tuple(tuned), np.array(factors, np.float32), expected)
+    np.testing.assert_array_equal(found, expected.view(np.uint8))
 
 
 def test_an_element_at_the_limit_counts_as_inside(device):

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "engine"
 
 FLOORS = [
-    "version", "errors", "nouns", "config", "kernels", "sketch", "device", "differences", "statistics", "storage", "formats",
-    "plan", "tasks", "execution", "warehouse", "verbs", "cli",
+    "version", "errors", "nouns", "config", "kernels", "sketch", "device", "differences", "statistics",
+    "merge_methods", "storage", "formats", "plan", "tasks", "execution", "warehouse", "verbs", "cli",
 ]  # fmt: skip
 """From the ground up: a module imports from floors below its own, or from its own folder."""
 
