@@ -272,6 +272,7 @@ def test_a_census_that_was_killed_reads_no_finished_checkpoint_again(tmp_path):
     assert_consistent(warehouse)
 
 
+@pytest.mark.slow
 def test_on_a_cluster_a_census_counts_the_same(zoo, tmp_path):
     places, _ = zoo
     chosen = [str(p) for p in places[:25]]

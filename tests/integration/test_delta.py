@@ -383,7 +383,7 @@ def test_only_what_is_missing_of_several_is_read(tmp_path):
     assert report.nbytes_read == body(one) + body(several[0]) + body(several[2])
 
 
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_killed_at_any_task_it_is_completed_with_the_same_bits(tmp_path, exact, monkeypatch):
     from engine.verbs import scribe
 

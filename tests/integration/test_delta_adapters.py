@@ -150,6 +150,7 @@ def test_killed_it_is_completed_with_the_same_bits(tmp_path, exact, monkeypatch)
     assert_consistent(warehouse)
 
 
+@pytest.mark.slow
 def test_on_a_cluster_the_bits_are_the_same(tmp_path):
     base, path = base_model(tmp_path), dora(tmp_path / "d")
     threads, ray = made(tmp_path / "threads.duckdb"), made(tmp_path / "ray.duckdb")
