@@ -23,14 +23,15 @@ def ratio_of(task_inner: TaskInner) -> float:
         task_inner: (n, n) inner products of the task vectors, n >= 2.
 
     Returns:
-        from 0 to 1; NaN if an inner product is.
+        from 0 to 1; NaN if a cosine is not finite.
     """
     count = len(task_inner)
     cosines = []
     for i, j in combinations(range(count), 2):
         norms = math.sqrt(task_inner[i, i]) * math.sqrt(task_inner[j, j])
         cosines.append(float(task_inner[i, j]) / norms if norms != 0 else 0.0)
-    mean = math.fsum(cosines) / len(cosines)
+    known = all(map(math.isfinite, cosines))  # products of float64 may be too large, and of both signs
+    mean = math.fsum(cosines) / len(cosines) if known else math.nan
     mean = min(mean, 1.0) if mean > 0 or math.isnan(mean) else 0.0
     return count * mean / (1 + (count - 1) * mean)
 
