@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from engine.device import BLOCK, Report, claim, warn
 from engine.errors import TaskError
+from engine.kernels import differences
 from engine.nouns.dtypes import DTYPES, F32, Dtype, code_table
 from engine.sketch import Counter, Sketch, as_f32, as_f32_patterns, from_totals
 
 if TYPE_CHECKING:
     from engine.kernels.cuda.tensors import Tensor
-
-_QUIET_NAN = np.uint32(0x7FC00000)
 
 
 class DifferenceCounter:
@@ -37,9 +36,9 @@ class DifferenceCounter:
 
     def add(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:
         """Count the differences of as many whole little-endian elements, given as bytes."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            patterns = (as_f32(a, self._a) - as_f32(b, self._b)).view(np.uint32)
-        patterns[patterns & 0x7FFFFFFF > 0x7F800000] = _QUIET_NAN
+        floats = as_f32(a, self._a)
+        patterns = np.empty(floats.size, np.uint32)
+        differences.subtract_f32(floats, as_f32(b, self._b), patterns)
         self._counter.add(patterns.view(np.uint8))
 
     def sketch(self) -> Sketch:

@@ -281,8 +281,15 @@ def as_f32(data: NDArray[np.uint8], dtype: Dtype) -> NDArray[np.float32]:
         return as_f32_patterns(data, dtype).view(np.float32)
     if dtype.coding is None:
         raise ValueError(f"{dtype.name} is not counted: {dtype.reason}")
-    codes = data if dtype.bits == 8 else data.view("<u2")
-    return code_table(dtype.coding.name).value[codes].astype(np.float32)
+    if dtype.coding.name == "bf16":
+        wide = data.view("<u2").astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
+    if dtype.coding.name == "f16":
+        with np.errstate(invalid="ignore"):  # signalling NaNs are converted on purpose
+            return data.view("<f2").astype(np.float32)
+    small: NDArray[np.float32] = code_table(dtype.coding.name).value.astype(np.float32)[data]
+    return small
 
 
 def _from_codes(coding: Coding, codes: NDArray[np.uint16], n: U64) -> tuple[int, float, float]:

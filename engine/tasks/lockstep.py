@@ -10,9 +10,9 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.nouns.dtypes import DTYPES, code_table
+from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Chunk, Task
-from engine.sketch import as_f32_patterns
+from engine.sketch import as_f32
 from engine.tasks.blocks import Block, BlockReader
 from engine.tasks.ordering import Ordered, in_order
 from engine.tasks.scaled import Dequantiser
@@ -34,20 +34,8 @@ class Elements:
     patterns: NDArray[np.unsignedinteger]
 
     def floats(self) -> NDArray[np.float32]:
-        """The same as (n,) float32; F64 is rounded, see `engine.sketch.as_f32_patterns`."""
-        kind = DTYPES[self.dtype]
-        if kind.bits >= 32:
-            return as_f32_patterns(self.patterns.view(np.uint8), kind).view(np.float32)
-        if self.dtype == "F16":
-            with np.errstate(invalid="ignore"):
-                return self.patterns.view("<f2").astype(np.float32)
-        if self.dtype == "BF16":
-            wide = self.patterns.astype(np.uint32)
-            wide <<= 16
-            return wide.view(np.float32)
-        assert kind.coding is not None
-        values: NDArray[np.float32] = code_table(kind.coding.name).value.astype(np.float32)[self.patterns]
-        return values
+        """The same as (n,) float32; F64 is rounded, see `engine.sketch.as_f32`."""
+        return as_f32(self.patterns.view(np.uint8), DTYPES[self.dtype])
 
 
 class Operand:
