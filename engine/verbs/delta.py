@@ -140,15 +140,7 @@ def delta(
         ConfigError, BudgetError, TaskError, WarehouseError: see `engine.errors`.
     """
     began = time.monotonic()
-    several = len(tuned) + len(adapters)
-    if base is None and not adapters:
-        raise ConfigError("a delta needs a base and at least one tuned checkpoint, or an adapter")
-    if tuned and adapters:
-        raise ConfigError("a delta is of checkpoints or of adapters, not of both")
-    if not several:
-        raise ConfigError("a delta needs a base and at least one tuned checkpoint")
-    if name is not None and several > 1:
-        raise ConfigError(f"a name is that of one difference, but there are {several}")
+    _require_sense(base, tuned, adapters, name)
     first = None if base is None else _opened(base)
     selection = Selection(tuple(include), tuple(exclude))
     with ExitStack() as stack:
@@ -178,6 +170,19 @@ def delta(
     with store.reading() as connection:
         subjects = tuple(_derived(connection, *pair) for pair in zip(sources, standings, strict=True))
     return DeltaReport(first.uri if first else None, subjects, nbytes, time.monotonic() - began)
+
+
+def _require_sense(
+    base: str | Path | None, tuned: Sequence[str | Path], adapters: Sequence[str | Path], name: str | None
+) -> None:
+    """Refuse a request that says nothing, or two things."""
+    several = len(tuned) + len(adapters)
+    if not several or (base is None and not adapters):
+        raise ConfigError("a delta needs a base and at least one tuned checkpoint, or an adapter")
+    if tuned and adapters:
+        raise ConfigError("a delta is of checkpoints or of adapters, not of both")
+    if name is not None and several > 1:
+        raise ConfigError(f"a name is that of one difference, but there are {several}")
 
 
 def _opened(uri: str | Path) -> Checkpoint:
