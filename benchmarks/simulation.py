@@ -51,6 +51,7 @@ from engine.verbs.opening import Opener
 from engine.verbs.scan_job import ScanJob
 from engine.verbs.scribe import Scribe
 from engine.warehouse.ingest import Finished, write_tensors
+from engine.warehouse.journal import Journal
 from engine.warehouse.known import known
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import begin, finish
@@ -170,7 +171,7 @@ def run_dispatch(directory: Path, warehouse: Path, checkpoints: int, workers: in
 
     def enter(them: Sequence[Ready]) -> list[ScanJob]:
         with store.writing() as connection:
-            jobs = [_job(connection, one.checkpoint, limits) for one in them]
+            jobs = [_job(connection, store, one.checkpoint, limits) for one in them]
         for job, one in zip(jobs, them, strict=True):
             job.begin(one.plan)
         return jobs
@@ -183,9 +184,10 @@ def run_dispatch(directory: Path, warehouse: Path, checkpoints: int, workers: in
         return {"seconds": time.perf_counter() - began, "tasks": executor.tasks}
 
 
-def _job(connection: Any, checkpoint: Checkpoint, limits: Limits) -> ScanJob:
+def _job(connection: Any, store: Warehouse, checkpoint: Checkpoint, limits: Limits) -> ScanJob:
     standing = begin(connection, checkpoint, name=checkpoint.name, spec=_SPEC, force=False)
-    return ScanJob(checkpoint, standing, exact=False, limits=limits, listener=ignore)
+    journal = Journal(store.path, checkpoint)
+    return ScanJob(checkpoint, standing, exact=False, limits=limits, listener=ignore, journal=journal)
 
 
 def _plan(checkpoint: Checkpoint, limits: Limits) -> Plan:

@@ -62,7 +62,7 @@ class Fold(Generic[Found]):
         for part in parts:
             if part.tensor in self._whole:
                 raise ValueError(f"tensor {part.tensor} was counted before, to its end")
-            grown = self._grow(self.partials.pop(part.tensor, None), part)
+            grown = self.grow(self.partials.pop(part.tensor, None), part)
             if grown.covered == self._elements[part.tensor]:
                 whole.append((part.tensor, grown.found))
                 self._whole.add(part.tensor)
@@ -70,7 +70,8 @@ class Fold(Generic[Found]):
                 self.partials[part.tensor] = grown
         return whole
 
-    def _grow(self, partial: Partial[Found] | None, part: Part[Found]) -> Partial[Found]:
+    def grow(self, partial: Partial[Found] | None, part: Part[Found]) -> Partial[Found]:
+        """What is known with a part that does not overlap what was known before."""
         if partial is None:
             return Partial((part.span,), part.found)
         return Partial(_merge([*partial.spans, part.span]), self._combine(partial.found, part.found))

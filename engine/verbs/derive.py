@@ -17,6 +17,7 @@ from engine.tasks.count import CountBody
 from engine.verbs.scan_job import ScanJob
 from engine.verbs.scribe import Scribe
 from engine.verbs.shared_feed import SharedFeed, shared_bytes
+from engine.warehouse.journal import Journal
 from engine.warehouse.rows import Connection
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import Spec, Standing, begin, find_complete
@@ -120,6 +121,7 @@ def _job(source: Source, standing: Standing, means: Means) -> ScanJob:
         exact=means.exact,
         limits=means.limits,
         listener=means.listener,
+        journal=Journal(means.store.path, source.inventory),
         plan_second=source.plan_second,
     )
 

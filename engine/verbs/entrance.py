@@ -14,6 +14,7 @@ from engine.plan import Limits, Selection, plan_scan
 from engine.storage import locate
 from engine.verbs.census_feed import Entry, Ready
 from engine.verbs.scan_job import ScanJob
+from engine.warehouse.journal import Journal
 from engine.warehouse.known import Known
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import Spec, Standing, begin
@@ -108,7 +109,14 @@ class Entrance:
 
     def _job(self, ready: Ready, standing: Standing) -> ScanJob:
         checkpoint, exact = ready.checkpoint, self._options.exact
-        job = ScanJob(checkpoint, standing, exact=exact, limits=self._limits, listener=self._listener)
+        job = ScanJob(
+            checkpoint,
+            standing,
+            exact=exact,
+            limits=self._limits,
+            listener=self._listener,
+            journal=Journal(self._store.path, checkpoint),
+        )
         plan, covered = ready.plan, job.covered()
         if covered:
             plan = plan_scan(checkpoint, self._options.selection, self._limits, covered)

@@ -22,6 +22,7 @@ from engine.tasks.count import CountBody
 from engine.verbs.limits import limits_of
 from engine.verbs.scan_job import Counted, ScanJob
 from engine.verbs.scribe import Scribe
+from engine.warehouse.journal import Journal
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import begin
 
@@ -148,7 +149,8 @@ def scan_checkpoint(
         standing = begin(connection, checkpoint, name=name or checkpoint.name, spec=spec, force=force)
     nbytes_read = 0
     if not standing.complete:
-        job = ScanJob(checkpoint, standing, exact=exact, limits=limits, listener=listener)
+        journal = Journal(store.path, checkpoint)
+        job = ScanJob(checkpoint, standing, exact=exact, limits=limits, listener=listener, journal=journal)
         plan = plan_scan(checkpoint, selection, limits, job.covered())
         _run(job, plan, executor, Scribe(store, listener))
         nbytes_read = job.nbytes_read

@@ -16,6 +16,7 @@ from engine.sketch import Sketch, combine, empty
 from engine.statistics.refinement import Refinement, combine_refinements
 from engine.statistics.summary import codes_to_refine, summarise
 from engine.warehouse.ingest import Finished, write_partials, write_tensors
+from engine.warehouse.journal import Journal
 from engine.warehouse.rows import Connection
 from engine.warehouse.subjects import Standing, finish, is_there
 
@@ -32,6 +33,7 @@ class ScanJob:
         exact: whether 32-bit floats get a second pass.
         limits: for the plan of the second pass.
         listener: told what happens.
+        journal: where every finished task is noted until it is in the warehouse.
         plan_second: makes the tasks of the second pass, from the codes to look into by ordinal; None has the
             checkpoint read again.
 
@@ -51,13 +53,16 @@ class ScanJob:
         exact: bool,
         limits: Limits,
         listener: Listener,
+        journal: Journal,
         plan_second: PlanSecond | None = None,
     ) -> None:
         self.checkpoint, self.standing = checkpoint, standing
         self._exact, self._listener = exact, listener
         self._plan_second = plan_second or (lambda codes: plan_refine(checkpoint, codes, limits))
         self._elements = {i: t.elements for i, t in enumerate(checkpoint.tensors)}
+        self._journal = journal
         self._fold = Fold(self._elements, combine, standing.partials)
+        self._take_over(journal.recover(keep=standing.resumed))
         self._refined: Fold[Refinement] = Fold(self._elements, combine_refinements)
         self._awaiting: dict[int, Sketch] = {}  # read once, to be refined
         self._kept: set[int] = set()  # those of them that are in the warehouse
@@ -73,7 +78,18 @@ class ScanJob:
     def covered(self) -> dict[int, tuple[Span, ...]]:
         """Tell the plan which elements need no reading."""
         done = {i: ((0, self._elements[i]),) for i in self.standing.done}
-        return done | {i: p.spans for i, p in self.standing.partials.items()}
+        return done | {i: p.spans for i, p in self._fold.partials.items()}
+
+    def _take_over(self, parts: Sequence[Part[Sketch]]) -> None:
+        """Add what another process had noted, unless it had come into the warehouse as well."""
+        for part in parts:
+            known = self._fold.partials.get(part.tensor)
+            start, stop = part.span
+            if part.tensor in self.standing.done or any(
+                start < b and a < stop for a, b in (known.spans if known else ())
+            ):
+                continue
+            self._fold.partials[part.tensor] = self._fold.grow(known, part)
 
     def begin(self, plan: Plan, shared: Sequence[int] = ()) -> None:
         """Take up what is missing.
@@ -104,6 +120,8 @@ class ScanJob:
         self.has_news = True
         self.nbytes_read += ended.outcome.nbytes
         name, outcome = self.checkpoint.name, ended.outcome
+        found = ((p, p.found) for p in outcome.parts)
+        self._journal.add(Part(p.tensor, p.span, s) for p, s in found if isinstance(s, Sketch))
         self._listener(TaskDone(ended.task.key, outcome.nbytes, name, ended.worker, ended.seconds))
         for part in outcome.parts:
             if isinstance(part.found, Sketch):
@@ -134,6 +152,7 @@ class ScanJob:
         number = self.standing.subject_id
         if self._removed:
             raise TaskError(f"subject {number} was removed by another process during the scan")
+        self._journal.clear()
         self._finished, self.bins, self.has_news = [], 0, False
         self._kept |= self._awaiting.keys()
         if self.complete:
@@ -142,6 +161,7 @@ class ScanJob:
     def end(self) -> None:
         """There is nothing more to do, or nobody will do it."""
         self.over = True
+        self._journal.close()
         self._queue.clear()
         self._listener(Ended(self.checkpoint.name))
 

@@ -33,9 +33,11 @@ from tests.integration.helpers import (
     assert_consistent,
     contents,
     gaussmeter,
+    killed,
     llama,
     made,
     normal,
+    program,
     raising,
     rows,
     subjects,
@@ -404,6 +406,39 @@ def test_killed_at_any_task_it_is_completed_with_the_same_bits(tmp_path, exact, 
         for before, after in zip(undisturbed.subjects, report.subjects, strict=True):
             assert contents(whole, before.subject_id) == contents(warehouse, after.subject_id)
         assert_consistent(warehouse)
+
+
+KILLED_AT_THE_FOURTH = """
+import os, signal, sys, engine
+from engine.nouns.events import TaskDone
+from engine.verbs import scribe
+
+scribe.FLUSH_SECONDS = 1e9
+seen = []
+
+def listen(event):
+    if isinstance(event, TaskDone):
+        seen.append(event.nbytes)
+        print(event.nbytes, flush=True)
+    if len(seen) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+engine.delta(*sys.argv[2:], warehouse=sys.argv[1], workers=1, task_bytes=6000, listener=listen)
+"""
+
+
+def test_killed_before_anything_was_written_it_reads_no_finished_task_again(tmp_path):
+    one, (two,), base, tuned = family(tmp_path, 1)
+    tuned[0]["model.layers.1.input_layernorm.weight"] = normal("BF16", 32)
+    write_tensors(two, tuned[0])
+    warehouse = made(tmp_path / "w.duckdb")
+    ran = program(KILLED_AT_THE_FOURTH, warehouse, one, two)
+    assert killed(ran)
+    report = engine.delta(one, two, warehouse=warehouse, task_bytes=2000)
+    assert report.status == "resumed"
+    assert report.nbytes_read == body(one) + body(two) - sum(map(int, ran.out.split()))
+    check(warehouse, report.subject_id, tuned[0], base)
+    assert_consistent(warehouse)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
