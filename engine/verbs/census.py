@@ -148,6 +148,8 @@ def _run(feed: CensusFeed, executor: Executor) -> None:
     except (TaskError, KeyboardInterrupt):
         feed.stop()
         raise
+    finally:
+        feed.close()
 
 
 def _wanted(

@@ -145,6 +145,11 @@ class CensusFeed:
             running.job.end()
         self._running.clear()
 
+    def close(self) -> None:
+        """Let go of what could not be stopped."""
+        for running in self._running:
+            running.job.close()
+
     def _find(self) -> Task | None:
         while True:
             self._stop_what_is_over_time()

@@ -95,9 +95,14 @@ def derive(
     jobs = [_job(sources[number], standings[number], means) for number in missing]
     shared = plan(missing, [job.covered() for job in jobs])
     shares = [shared_bytes(task, shared.offsets) for task in shared.tasks]
-    for number, job in enumerate(jobs):
-        job.begin(shared.plans[number], [own[number] for own in shares if number in own])
-    _run(SharedFeed(jobs, shared.offsets, shared.tasks, Scribe(means.store, means.listener)), means.executor)
+    try:
+        for number, job in enumerate(jobs):
+            job.begin(shared.plans[number], [own[number] for own in shares if number in own])
+        scribe = Scribe(means.store, means.listener)
+        _run(SharedFeed(jobs, shared.offsets, shared.tasks, scribe), means.executor)
+    finally:
+        for job in jobs:
+            job.close()
     return standings, sum(job.nbytes_read for job in jobs)
 
 

@@ -179,6 +179,8 @@ def _run(job: ScanJob, plan: Plan, executor: Executor, scribe: Scribe) -> None:
         if not job.over:
             scribe.stop(job, error)
         raise
+    finally:
+        job.close()
 
 
 class _Alone:

@@ -150,9 +150,9 @@ class ScanJob:
             TaskError: it was not written, because the subject is no longer there.
         """
         number = self.standing.subject_id
+        self._journal.clear()
         if self._removed:
             raise TaskError(f"subject {number} was removed by another process during the scan")
-        self._journal.clear()
         self._finished, self.bins, self.has_news = [], 0, False
         self._kept |= self._awaiting.keys()
         if self.complete:
@@ -161,9 +161,17 @@ class ScanJob:
     def end(self) -> None:
         """There is nothing more to do, or nobody will do it."""
         self.over = True
-        self._journal.close()
+        self.close()
         self._queue.clear()
         self._listener(Ended(self.checkpoint.name))
+
+    def forget(self) -> None:
+        """What was counted is not true any more."""
+        self._journal.clear()
+
+    def close(self) -> None:
+        """Let go of the journal: what could not be written is there for the next scan."""
+        self._journal.close()
 
     def _go_on(self) -> None:
         """Begin the second pass, when nothing is left of the first; and so on."""

@@ -73,6 +73,7 @@ class Scribe:
         """
         try:
             if isinstance(error, FormatError):
+                job.forget()
                 with self._store.writing() as connection:
                     discard(connection, job.standing.subject_id)
             elif isinstance(error, (TaskError, KeyboardInterrupt)):

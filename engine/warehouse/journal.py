@@ -27,6 +27,7 @@ from engine.sketch import Sketch
 _HEAD = struct.Struct("<II")  # length and CRC-32 of what follows
 _KINDS = {"codes": "<u2", "n": "<u8", "low_sum": "<u8", "low_square_sum": "<u8"}
 _MOST = 1 << 30
+_SHARE = 4  # the rows that its parts become need the disk more than it does
 
 
 class Journal:
@@ -50,6 +51,7 @@ class Journal:
         self._stem = f"{warehouse.name}.{digest.hexdigest()[:32]}-"
         self._path: Path | None = None
         self._file: BinaryIO | None = None
+        self._size = 0
         self._broken = False
 
     def recover(self, *, keep: bool) -> list[Part[Sketch]]:
@@ -77,7 +79,7 @@ class Journal:
         return found
 
     def add(self, parts: Iterable[Part[Sketch]]) -> None:
-        """Note parts. A disk that has no room for them ends the journal, not the scan."""
+        """Note parts. A disk that is nearly full ends the journal, not the scan."""
         data = b"".join(map(_packed, parts))
         if self._broken or not data:
             return
@@ -85,9 +87,14 @@ class Journal:
             if self._file is None:
                 self._create()
             assert self._file is not None
+            disk = os.fstatvfs(self._file.fileno())
+            if self._size + len(data) > disk.f_bavail * disk.f_frsize // _SHARE:
+                self._break()
+                return
             self._file.write(data)
+            self._size += len(data)
         except OSError:
-            self._broken = True
+            self._break()
 
     def clear(self) -> None:
         """Everything in it is in the warehouse."""
@@ -96,16 +103,21 @@ class Journal:
         try:
             self._file.seek(0)
             self._file.truncate()
+            self._size = 0
         except OSError:
-            self._broken = True
+            self._break()
 
     def close(self) -> None:
-        """Remove it."""
+        """Leave it: to the next scan, if there is something in it."""
         if self._file is not None:
             self._file.close()
-        if self._path is not None:
+        if self._path is not None and not self._size:
             self._path.unlink(missing_ok=True)
         self._file = self._path = None
+
+    def _break(self) -> None:
+        self._broken, self._size = True, 0
+        self.close()
 
     def _create(self) -> None:
         self._path = self._folder / f"{self._stem}{secrets.token_hex(8)}.journal"

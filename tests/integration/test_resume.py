@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine.errors import FormatError, TaskError, WarehouseError
+from engine.errors import FormatError, TaskError, WarehouseBusyError, WarehouseError
 from engine.storage.local import LocalReader
 from engine.verbs import scribe
 from tests.builders import Tensors, write_sharded, write_tensors
@@ -212,6 +212,22 @@ def test_killed_at_any_task_it_reads_only_what_is_missing(case, tmp_path, every_
     assert_consistent(warehouse)
     most, last = case.nbytes - sum(listener.nbytes[: at - 1]), listener.nbytes[at - 1]
     case.assert_completed_by_another_scan(warehouse, reads=range(most - last, most + 1, last))
+
+
+def test_what_could_not_be_written_is_kept_for_the_next_scan(case, tmp_path, monkeypatch):
+    """Somebody else had the warehouse all the while."""
+    warehouse, listener = made(tmp_path / "w.duckdb"), Recorder()
+
+    def busy(*_):
+        raise WarehouseBusyError("is being written", file=str(warehouse))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scribe.Scribe, "_put", busy)
+        with pytest.raises(WarehouseBusyError):
+            engine.scan(case.path, warehouse=warehouse, workers=1, task_bytes=TASK, listener=listener)
+    assert sum(listener.nbytes) == case.nbytes
+    case.assert_completed_by_another_scan(warehouse, reads=0)
+    assert not list(tmp_path.glob("*.journal"))
 
 
 @pytest.mark.parametrize("back", [1, pytest.param(3, marks=pytest.mark.slow)])

@@ -189,7 +189,7 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["mount", "-o", "remount,ro,bind", folder], capture_output=True, check=True)
         yield
     finally:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)  # a test that failed may have a file open
 
 
 def test_a_read_only_warehouse_can_be_asked_but_not_written(model, warehouse, tmp_path):
@@ -339,7 +339,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # a test that failed may have a file open
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(small_disk, template, tmp_path):

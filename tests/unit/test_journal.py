@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,10 +30,10 @@ def left(folder: Path, *parts: Part[Sketch], of: Checkpoint | None = None) -> Pa
     """What a process that is no more has left."""
     journal = Journal(folder / "w.duckdb", of or checkpoint())
     journal.add(parts)
-    assert journal._file is not None
-    journal._file.close()  # gives the lock back
-    assert journal._path is not None
-    return journal._path
+    path = journal._path
+    assert path is not None
+    journal.close()
+    return path
 
 
 def files(folder: Path) -> list[str]:
@@ -58,8 +59,7 @@ def test_it_is_handed_on_until_it_is_in_the_warehouse(tmp_path):
     second = Journal(tmp_path / "w.duckdb", checkpoint())
     assert len(second.recover(keep=True)) == 1
     second.add([part(first=5000)])
-    assert second._file is not None
-    second._file.close()
+    second.close()
     third = Journal(tmp_path / "w.duckdb", checkpoint())
     assert len(third.recover(keep=True)) == 2
     third.clear()
@@ -89,6 +89,7 @@ def test_what_somebody_writes_now_is_left_alone(tmp_path):
     writing.add([part()])
     assert Journal(tmp_path / "w.duckdb", checkpoint()).recover(keep=True) == []
     assert len(files(tmp_path)) == 1
+    writing.clear()
     writing.close()
     assert files(tmp_path) == []
 
@@ -106,6 +107,21 @@ def test_another_job_s_is_not_taken(tmp_path, name, other):
 def test_what_is_not_wanted_is_removed(tmp_path):
     left(tmp_path, part())
     assert Journal(tmp_path / "w.duckdb", checkpoint()).recover(keep=False) == []
+    assert files(tmp_path) == []
+
+
+def test_on_a_disk_that_is_nearly_full_there_is_none(tmp_path, monkeypatch):
+    """The rows need what there is."""
+    journal = Journal(tmp_path / "w.duckdb", checkpoint())
+    journal.add([part()])
+    assert journal._path is not None
+    size = journal._path.stat().st_size
+    free = SimpleNamespace(f_bavail=2 * 4 * size + 400, f_frsize=1)
+    monkeypatch.setattr("os.fstatvfs", lambda _: free)
+    journal.add([part(first=5000)])
+    assert len(files(tmp_path)) == 1
+    free.f_bavail -= 800
+    journal.add([part(first=9000)])
     assert files(tmp_path) == []
 
 
