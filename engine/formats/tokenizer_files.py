@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from engine.errors import FormatError
+from engine.formats.discover import is_weights
 from engine.formats.json_text import Change, Member, changed, dumped, extended, inserted, members
 from engine.formats.strict_json import parse_object
 from engine.formats.vocabulary import parse_tokenizer
@@ -15,15 +16,15 @@ from engine.nouns.vocabulary import NewToken, quoted
 _CARRIED = re.compile(
     r"""
     (generation_)?config\.json
-    | ([a-z0-9]+_)*processor_config\.json           # preprocessor_, video_preprocessor_, image_processor_
+    | ([a-z0-9]+_)*(pre)?processor_config\.json
     | tokenizer\.json | tokenizer_config\.json | special_tokens_map\.json | added_tokens\.json
-    | chat_template\.(jinja|json) | additional_chat_templates/[^/]+\.jinja
+    | chat_template\.(jinja|json) | additional_chat_templates/[^/.][^/]*\.jinja
     | vocab\.(json|txt) | merges\.txt | bpe\.codes | normalizer\.json
     | (tokenizer|spiece|sentencepiece|sentencepiece\.bpe|spm|tiktoken)\.model(\.v\d+)?
     | (source|target)\.spm | tekken\.json | [^/]+\.tiktoken
     | (modules|sentence_bert_config|config_sentence_transformers)\.json | \d+_[A-Za-z]+/config\.json
     | [^/]+\.py
-    | (LICEN[CS]E|NOTICE|USE_POLICY)[^/]*
+    | (?i:LICEN[CS]E|NOTICE|USE_POLICY)([._ -][^/]*)?
     """,
     re.VERBOSE,
 )
@@ -45,7 +46,7 @@ def carried(names: Iterable[str]) -> list[str]:
     Args:
         names: of files in the base's folder; what lies deeper by its path.
     """
-    return sorted(n for n in names if not n.startswith(".") and _CARRIED.fullmatch(n))
+    return sorted(n for n in names if _CARRIED.fullmatch(n) and not n.startswith(".") and not is_weights(n))
 
 
 def with_vocabulary_size(data: bytes, rows: int, file: str = "config.json") -> bytes:
