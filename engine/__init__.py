@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from engine.verbs.import_ import import_
     from engine.verbs.job import job
     from engine.verbs.look import ls, show
+    from engine.verbs.merge import merge
     from engine.verbs.nearest import nearest
     from engine.verbs.pack import pack
     from engine.verbs.paper import paper
@@ -39,6 +40,7 @@ __all__ = [
     "import_",
     "job",
     "ls",
+    "merge",
     "nearest",
     "pack",
     "paper",
@@ -57,6 +59,7 @@ _HOMES = {
     "import_": "import_",
     "job": "job",
     "ls": "look",
+    "merge": "merge",
     "nearest": "nearest",
     "pack": "pack",
     "paper": "paper",

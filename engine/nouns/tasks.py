@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Piece, SourceFile, Span
@@ -184,6 +184,47 @@ class Step:
         return self.first, self.first + self.elements
 
 
+Sought = tuple[int, int]
+"""A magnitude by its rank: the code that it has, and how many smaller ones there are of that code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Elements of one tensor that are made of those of several, and written.
+
+    Attributes:
+        ordinal: of the tensor that is written.
+        name: its name.
+        dtype: its dtype.
+        columns: elements of a row.
+        path: the file that it is written to, which is there already, in full length.
+        offset: where the tensor's first byte lies in it.
+        steps: what is read in lockstep; an operand that takes no part in one is absent there.
+        arguments: of the method; None where the first operand is copied.
+        measured: of a whole tensor, what must be found out first: for each model the ordinal of its
+            difference from the base, whose counts are wanted, None where they are not; empty if no difference
+            need be counted.
+        bands: for each model where the ends of its band lie, None where nothing is kept; None if that is not
+            known, or not asked for.
+    """
+
+    ordinal: int
+    name: str
+    dtype: str
+    columns: int
+    path: str
+    offset: int
+    steps: tuple[Step, ...]
+    arguments: dict[str, Any] | None
+    measured: tuple[int | None, ...] = ()
+    bands: tuple[tuple[Sought, Sought] | None, ...] | None = None
+
+    @property
+    def ordinals(self) -> tuple[int, ...]:
+        """Of everything that is found out."""
+        return self.ordinal, *(o for o in self.measured if o is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A unit of work: what to read, and how much memory reading it takes.
@@ -201,6 +242,7 @@ class Task:
         operands: of differences, what is read side by side, the base first; each says where its chunks lie.
         steps: of differences, what is subtracted from what; `files` and `chunks` are empty then.
         products: of adapters, what is multiplied with what.
+        merges: what is merged and written; its steps' differences are empty.
     """
 
     key: int
@@ -214,6 +256,7 @@ class Task:
     operands: tuple[Task, ...] = ()
     steps: tuple[Step, ...] = ()
     products: tuple[Product, ...] = ()
+    merges: tuple[Merge, ...] = ()
 
     @property
     def nbytes(self) -> int:

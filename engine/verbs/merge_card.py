@@ -1,0 +1,85 @@
+"""What lies beside merged weights: files of the first model, a model card, and a record of the merge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from engine.formats.tokenizer_files import carried, with_dtype, with_tokens, with_vocabulary_size
+from engine.plan.fates import Fate, counts
+from engine.plan.rows import TOKENIZER
+from engine.storage import locate, read_whole
+from engine.verbs.merge_inputs import Inputs
+from engine.version import __version__
+
+_MOST_BYTES = 1 << 28
+_CONFIG = "config.json"
+_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def files_of(inputs: Inputs) -> dict[str, bytes]:
+    """Configuration, tokenizer and whatever else belongs to a model, from beside the first model's weights.
+
+    Raises:
+        FormatError: one of them is damaged.
+        TaskError: a store does not answer.
+    """
+    folder = locate(inputs.operands[0].uri).folder
+    names = carried(folder.names())
+    found = {name: read_whole(folder.address(name), _MOST_BYTES) for name in names}
+    if _CONFIG in found and inputs.recipe.out_dtype is not None:
+        found[_CONFIG] = with_dtype(found[_CONFIG], _NAMES[inputs.recipe.out_dtype])
+    if inputs.rows is not None:
+        if _CONFIG in found:
+            found[_CONFIG] = with_vocabulary_size(found[_CONFIG], inputs.rows.rows)
+        if inputs.rows.added:
+            found[TOKENIZER] = with_tokens(found[TOKENIZER], inputs.rows.added)
+    return found
+
+
+def record_of(inputs: Inputs, identity: str, fates: Sequence[Fate]) -> dict[str, Any]:
+    """What was merged, for whoever finds the result."""
+    return {
+        "engine_version": __version__,
+        "identity": identity,
+        "config": inputs.config,
+        "inputs": [
+            {"uri": c.uri, "revision": c.revision, "fingerprint": c.fingerprint} for c in inputs.operands
+        ],
+        "tensors": dict(counts(fates)),
+        "copied": {f.tensor.name: f.reason for f in fates if f.kind == "copied"},
+        "refused": {f.tensor.name: f.reason for f in fates if f.kind == "refused"},
+    }
+
+
+def card(inputs: Inputs, title: str, fates: Sequence[Fate]) -> bytes:
+    """A model card, as the Hub reads it."""
+    schema = inputs.recipe.schema
+    models = [inputs.operands[n] for n in inputs.roles.models]
+    base = inputs.operands[0] if schema.base else None
+    several = list(dict.fromkeys(c.name for c in ([base] if base else []) + models))
+    number = counts(fates)
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [merge, gaussmeter]",
+        "base_model:",
+        *(f"- {json.dumps(name)}" for name in several),
+        "base_model_relation: merge",
+        "---",
+        "",
+        f"# {title}",
+        "",
+        f"Merged with gaussmeter {__version__} by the method `{schema.name}`.",
+        "",
+        f"- {number['merged']:,} tensors merged, {number['copied']:,} copied, {number['refused']:,} left out",
+        *([f"- base: `{base.uri}`"] if base else []),
+        *(f"- model: `{c.uri}`" for c in models),
+        "",
+        "```yaml",
+        inputs.text.rstrip("\n"),
+        "```",
+        "",
+    ]
+    return "\n".join(lines).encode("utf-8", "backslashreplace")
