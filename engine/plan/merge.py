@@ -198,7 +198,8 @@ class _Cutter:
         done = self._covered[self._output]
         for ordinal, recipe in enumerate(self._blend.recipes):
             tensor = recipe.fate.tensor
-            missing = list(gaps(done.get(ordinal, ()), tensor.elements))
+            known = done.get(ordinal, ()) if tensor.coding is not None else ()  # nobody notes the others
+            missing = list(gaps(known, tensor.elements))
             if not missing:
                 continue
             if self._is_measured(recipe):

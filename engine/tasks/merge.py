@@ -105,9 +105,9 @@ class MergeBody:
             for ordinal, sketch in zip(one.measured, sketches, strict=False):
                 if ordinal is not None:
                     yield Part(ordinal, (0, sketch.count), sketch)
-        counter = None
-        if dtype.coding is not None:
-            counter = counters.setdefault(one.dtype, Counter(dtype))
+        if dtype.coding is not None and one.dtype not in counters:
+            counters[one.dtype] = Counter(dtype)
+        counter = counters.get(one.dtype)
         unit = one.columns if Need.ROWS in self._method.needs and arguments is not None else None
         for step, start, elements in blocks.steps(unit):
             data = self._made(one, start, list(map(stored, elements)), arguments)
