@@ -76,21 +76,22 @@ def inserted(text: str, start: int, key: str, value: str) -> Change:
     return Change(inside, inside, f"{layout}{json.dumps(key)}{colon}{value}{comma}")
 
 
-def extended(text: str, start: int, end: int, entries: Iterable[Any]) -> Change:
-    """Append to a list that is a member of the outermost object.
+def extended(text: str, start: int, end: int, more: list[Any] | dict[str, Any], depth: int) -> Change:
+    """Append to a list or to an object.
 
     Args:
-        text: a valid JSON text.
-        start: where the list begins.
+        text: a valid JSON text, whose outermost value is an object.
+        start: where the list or object begins.
         end: where it ends.
-        entries: what to append.
+        more: what to append, at least one entry.
+        depth: how many objects and lists it stands in.
     """
-    more = dumped(text, list(entries), depth=1)
+    new = dumped(text, more, depth)
     old = text[start : end - 1].rstrip()
-    if old == "[":
-        return Change(start, end, more)
+    if len(old) == 1:
+        return Change(start, end, new)
     comma = "," if _indent(text) or _is_dense(text) else ", "
-    return Change(start, end, f"{old}{comma}{more[1:]}")
+    return Change(start, end, f"{old}{comma}{new[1:]}")
 
 
 def dumped(text: str, value: Any, depth: int) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
 
 from engine.errors import FormatError
 from engine.formats.discover import is_weights
 from engine.formats.json_text import Change, Member, changed, dumped, extended, inserted, members
 from engine.formats.strict_json import parse_object
-from engine.formats.vocabulary import parse_tokenizer
+from engine.formats.vocabulary import ADDED, TOKENIZER, parse_tokenizer
 from engine.nouns.vocabulary import NewToken, quoted
 
 _CARRIED = re.compile(
@@ -114,7 +114,7 @@ def with_tokens(data: bytes, tokens: Sequence[NewToken], file: str = "tokenizer.
     """Give a tokenizer more tokens.
 
     They become added tokens, which are cut out of a text where they are spelled so, before the model splits
-    the rest.
+    the rest. The files that repeat added tokens must be changed too: see `TOKEN_FILES`.
 
     Args:
         data: a `tokenizer.json`.
@@ -139,7 +139,7 @@ def with_tokens(data: bytes, tokens: Sequence[NewToken], file: str = "tokenizer.
     if old is None:
         start = text.index("{")
         return changed(text, [inserted(text, start, "added_tokens", dumped(text, entries, depth=1))]).encode()
-    return changed(text, [extended(text, old.start, old.end, entries)]).encode()
+    return changed(text, [extended(text, old.start, old.end, entries, depth=1)]).encode()
 
 
 def _entry(new: NewToken) -> dict[str, Any]:
@@ -153,6 +153,61 @@ def _entry(new: NewToken) -> dict[str, Any]:
         "normalized": False,
         "special": new.special,
     }
+
+
+def with_tokens_in_settings(
+    data: bytes, tokens: Sequence[NewToken], file: str = "tokenizer_config.json"
+) -> bytes:
+    """Give the settings of a tokenizer more tokens, if they list any.
+
+    Where they do, transformers takes the added tokens from there and not from `tokenizer.json`.
+
+    Args:
+        data: a `tokenizer_config.json`.
+        tokens: what is added, in the order of their ids.
+        file: for messages.
+
+    Raises:
+        FormatError: it is damaged, or lists another token with one of these ids.
+    """
+    text = _settings(data, file)
+    listed = members(text).get("added_tokens_decoder")
+    if listed is None or not tokens:
+        return data
+    if not isinstance(listed.value, dict):
+        raise FormatError("its added_tokens_decoder is no object", file=file)
+    _require_absent((str(new.id) for new in tokens), listed.value, file)
+    more = {str(new.id): dict(sorted(_entry(new).items())) for new in tokens}
+    for entry in more.values():
+        del entry["id"]
+    return changed(text, [extended(text, listed.start, listed.end, more, depth=1)]).encode()
+
+
+def with_tokens_in_list(data: bytes, tokens: Sequence[NewToken], file: str = ADDED) -> bytes:
+    """Give the list of added tokens more of them; it is for programs that do not read `tokenizer.json`.
+
+    Args:
+        data: an `added_tokens.json`.
+        tokens: what is added, in the order of their ids.
+        file: for messages.
+
+    Raises:
+        FormatError: it is damaged, or lists one of them already.
+    """
+    found = parse_object(data, file=file, what="the list of added tokens")
+    if not tokens:
+        return data
+    _require_absent((new.token for new in tokens), found, file)
+    text = data.decode()
+    start, end = text.index("{"), text.rindex("}") + 1
+    more = {new.token: new.id for new in tokens}
+    return changed(text, [extended(text, start, end, more, depth=0)]).encode()
+
+
+def _require_absent(keys: Iterable[str], found: Container[str], file: str) -> None:
+    for key in keys:
+        if key in found:
+            raise FormatError(f"lists {quoted(key)} already", file=file)
 
 
 def _check_ids(vocab: Sequence[Any] | dict[str, int], entries: Sequence[dict[str, Any]], file: str) -> None:
@@ -174,3 +229,11 @@ def _check_ids(vocab: Sequence[Any] | dict[str, int], entries: Sequence[dict[str
             )
         given.add(token)
         following += 1
+
+
+TOKEN_FILES: dict[str, Callable[[bytes, Sequence[NewToken], str], bytes]] = {
+    TOKENIZER: with_tokens,
+    "tokenizer_config.json": with_tokens_in_settings,
+    ADDED: with_tokens_in_list,
+}
+"""The files that list added tokens, and what gives each of them more; all that are there must be changed."""

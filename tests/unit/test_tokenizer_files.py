@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from engine.errors import FormatError
-from engine.formats.tokenizer_files import carried, with_dtype, with_tokens, with_vocabulary_size
+from engine.formats.tokenizer_files import (
+    TOKEN_FILES,
+    carried,
+    with_dtype,
+    with_tokens,
+    with_tokens_in_list,
+    with_tokens_in_settings,
+    with_vocabulary_size,
+)
 from engine.formats.vocabulary import parse_tokenizer
 from engine.nouns.vocabulary import NewToken
 
@@ -333,3 +341,93 @@ def test_ids_that_are_refused_are_those_that_tokenizers_would_change():
         "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 5}, "unk_token": "a"},
     }
     assert Tokenizer.from_str(json.dumps(data)).token_to_id("c") == 2
+
+
+# Files that repeat added tokens
+
+NEW = [NewToken("<é>", 7), NewToken('"', 8, True)]
+OLD = {
+    "content": "<s>",
+    "lstrip": True,
+    "normalized": False,
+    "rstrip": False,
+    "single_word": False,
+    "special": True,
+}
+
+
+@pytest.mark.parametrize("settings", [{}, {"indent": 2, "sort_keys": True}, {"separators": (",", ":")}])
+@pytest.mark.parametrize("old", [{}, {"0": OLD}])
+def test_settings_that_list_added_tokens(old, settings):
+    before = {"added_tokens_decoder": old, "bos_token": "<s>", "max": 1e30}
+    more = {
+        "7": OLD | {"content": "<é>", "lstrip": False, "special": False},
+        "8": OLD | {"content": '"', "lstrip": False},
+    }
+    after = before | {"added_tokens_decoder": old | more}
+    data, expected = (json.dumps(d, ensure_ascii=False, **settings).encode() for d in (before, after))
+    assert with_tokens_in_settings(data, NEW) == expected
+    assert with_tokens_in_settings(data, []) == data
+
+
+def test_settings_that_list_none_are_left_alone():
+    assert with_tokens_in_settings(b'{"a": 1}', NEW) == b'{"a": 1}'
+
+
+@pytest.mark.parametrize("settings", [{}, {"indent": 2}, {"separators": (",", ":")}])
+@pytest.mark.parametrize("old", [{}, {"<pad>": 6, "}": 5}])
+def test_lists_of_added_tokens(old, settings):
+    data, expected = (
+        json.dumps(d, ensure_ascii=False, **settings).encode() for d in (old, old | {"<é>": 7, '"': 8})
+    )
+    if not (settings and not old):  # an empty object shows no layout
+        assert with_tokens_in_list(data, NEW) == expected
+    assert json.loads(with_tokens_in_list(data + b"\n", NEW)) == json.loads(expected)
+    assert with_tokens_in_list(data, []) == data
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": {"8": OLD}}, "x: lists '8' already"),
+        ("tokenizer_config.json", {"added_tokens_decoder": []}, "x: its added_tokens_decoder is no object"),
+        ("added_tokens.json", {"<é>": 3}, "x: lists '<é>' already"),
+        ("added_tokens.json", [], "x: the list of added tokens is a JSON list"),
+        ("tokenizer.json", {}, "x: has no model object"),
+    ],
+)
+def test_files_that_cannot_list_them(name, data, says):
+    with pytest.raises(FormatError) as caught:
+        TOKEN_FILES[name](json.dumps(data).encode(), NEW, "x")
+    assert str(caught.value).startswith(says)
+
+
+def test_all_files_with_tokens_are_taken_over():
+    assert carried(TOKEN_FILES) == sorted(TOKEN_FILES)
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "PreTrainedTokenizerFast"])
+def test_what_transformers_makes_of_a_folder(name, tmp_path):
+    """A class of its own takes added tokens from its settings, the general one from the tokenizer."""
+    from transformers import AutoTokenizer
+
+    base = bpe()
+    added = json.loads(base.to_str())["added_tokens"]
+    listed = {str(e.pop("id")): e for e in added}
+    own = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<s>")
+    settings = {"tokenizer_class": name, "added_tokens_decoder": listed} | own
+    tokens = new(base, "<new>", "Ġb", special="<new>")
+    files = {
+        "tokenizer.json": written(base, "pretty"),
+        "tokenizer_config.json": json.dumps(settings).encode(),
+        "added_tokens.json": json.dumps(
+            {e["content"]: int(i) for i, e in listed.items() if i != "0"}
+        ).encode(),
+    }
+    for file, data in files.items():
+        (tmp_path / file).write_bytes(TOKEN_FILES[file](data, tokens, file))
+    loaded = AutoTokenizer.from_pretrained(str(tmp_path), local_files_only=True)
+    assert len(loaded) == base.get_vocab_size() + 2
+    assert loaded.convert_tokens_to_ids(["<new>", "Ġb"]) == [t.id for t in tokens]
+    assert loaded("ab<new>a")["input_ids"] == [3, tokens[0].id, 1]
+    assert loaded.decode([1, tokens[0].id], skip_special_tokens=True) == "a"
