@@ -273,6 +273,8 @@ def _segments(starts: Rows) -> Iterator[Segment]:
     rows = starts.shape[1]
     firsts = np.concatenate(([0], np.flatnonzero(~follows) + 1)) if rows else np.empty(0, np.int64)
     counts = np.diff(firsts, append=rows).tolist()
-    lines = starts[:, firsts].T.tolist()
-    for first, count, line in zip(firsts.tolist(), counts, lines, strict=True):
-        yield Segment(first, count, tuple(None if start < 0 else start for start in line))
+    own = starts[:, firsts]
+    lines = own.astype(object)
+    lines[own < 0] = None
+    for first, count, line in zip(firsts.tolist(), counts, zip(*lines.tolist(), strict=True), strict=True):
+        yield Segment(first, count, line)
