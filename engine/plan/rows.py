@@ -21,7 +21,7 @@ from engine.plan.vocabularies import compare, counted, lacking, listed
 TOKENIZER = "tokenizer.json"
 """The only file to which tokens can be added."""
 
-_HINT = "set 'tokenizer_source: base' or 'tokenizer_source: union' to match rows by token"
+_HINT = "set 'tokenizer: base' or 'tokenizer: union' to match rows by token"
 _ABSENT = -1
 
 Rows = NDArray[np.int64]
@@ -153,7 +153,7 @@ def _require_known(tables: Sequence[Table], mode: str) -> list[str]:
     """Refuse models whose rows cannot be matched, and return notes on those whose tokens are not known."""
     first, *others = tables
     if first.known is None and any(other.known for other in others):
-        what = f"{_unknown(first)}, so that rows cannot be matched by 'tokenizer_source: {mode}'"
+        what = f"{_unknown(first)}, so that rows cannot be matched by 'tokenizer: {mode}'"
         raise FormatError(what, file=first.model)
     unknown = [other for other in others if other.known is None]
     for other in unknown:
@@ -199,7 +199,7 @@ def _new_tokens(sides: Sequence[_Side]) -> Iterator[NewToken]:
     where = shown(reference.source)
     if reference.file != TOKENIZER:
         raise FormatError(
-            f"'tokenizer_source: union' would give it {counted(list(new))} more ({listed(list(new))}), which "
+            f"'tokenizer: union' would give it {counted(list(new))} more ({listed(list(new))}), which "
             f"only a {TOKENIZER} can be given, and that is not there",
             file=where,
         )

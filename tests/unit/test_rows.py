@@ -224,8 +224,8 @@ def test_a_model_whose_tokens_are_not_known_has_no_row_for_a_new_one():
     [
         ([table("a", "A", 2), table("b", None, 3)], "base", "/m/b: has no vocabulary, and its 3 rows for tokens are not the 2 of /m/a"),
         ([table("a", None, 2), table("b", None, 3)], "union", "/m/b: has no vocabulary, and its 3 rows"),
-        ([table("a", None, 2), table("b", "AB")], "base", "/m/a: has no vocabulary, so that rows cannot be matched by 'tokenizer_source: base'"),
-        ([table("a", "AB", file="vocab.txt"), table("b", "ABC")], "union", "/m/a/vocab.txt: 'tokenizer_source: union' would give it 1 token more ('C'), which only a tokenizer.json can be given"),
+        ([table("a", None, 2), table("b", "AB")], "base", "/m/a: has no vocabulary, so that rows cannot be matched by 'tokenizer: base'"),
+        ([table("a", "AB", file="vocab.txt"), table("b", "ABC")], "union", "/m/a/vocab.txt: 'tokenizer: union' would give it 1 token more ('C'), which only a tokenizer.json can be given"),
         ([table("a", "ABC", 2), table("b", "ABX")], "union", "/m/a: has 2 rows and a last token with the id 2, and no model has the 1"),
         ([table("a", {"A": 0, "B": MOST_ROWS - 1}, 2), table("b", "ABX")], "union", "no room for 1 token more"),
         ([table("a", {"A": 0, "B": 1 << 30}, 2), table("b", "AX")], "union", "no model has the 1,073,741,823"),
@@ -251,7 +251,7 @@ def test_without_a_mode_rows_and_tokens_must_be_equal():
     assert str(caught.value) == (
         "the models differ in their tokens: /m/d/tokenizer.json has 1 token that /m/a/tokenizer.json lacks ('X') "
         "and lacks 1 token that it has ('C'); /m/c has 4 rows for tokens, /m/a has 5; /m/e has 6 rows for tokens, "
-        "/m/a has 5; set 'tokenizer_source: base' or 'tokenizer_source: union' to match rows by token"
+        "/m/a has 5; set 'tokenizer: base' or 'tokenizer: union' to match rows by token"
     )
 
 
