@@ -28,6 +28,13 @@ _CARRIED = re.compile(
     """,
     re.VERBOSE,
 )
+USUAL = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "vocab.txt",
+    "merges.txt", "tokenizer.model", "preprocessor_config.json", "processor_config.json", "LICENSE",
+)  # fmt: skip
+"""What to ask a server for that lists nothing."""
+
 _TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where models of several parts have the settings of their language model."""
 

@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from engine.formats.tokenizer_files import carried, with_dtype, with_tokens, with_vocabulary_size
+from engine.formats.tokenizer_files import TOKEN_FILES, USUAL, carried, with_dtype, with_vocabulary_size
 from engine.plan.fates import Fate, counts
-from engine.plan.rows import TOKENIZER
 from engine.storage import locate, read_whole
 from engine.verbs.merge_inputs import Inputs
 from engine.version import __version__
@@ -26,7 +25,7 @@ def files_of(inputs: Inputs) -> dict[str, bytes]:
         TaskError: a store does not answer.
     """
     folder = locate(inputs.operands[0].uri).folder
-    names = carried(folder.names())
+    names = carried(folder.names()) or [name for name in USUAL if folder.has(name)]
     found = {name: read_whole(folder.address(name), _MOST_BYTES) for name in names}
     if _CONFIG in found and inputs.recipe.out_dtype is not None:
         found[_CONFIG] = with_dtype(found[_CONFIG], _NAMES[inputs.recipe.out_dtype])
@@ -34,7 +33,8 @@ def files_of(inputs: Inputs) -> dict[str, bytes]:
         if _CONFIG in found:
             found[_CONFIG] = with_vocabulary_size(found[_CONFIG], inputs.rows.rows)
         if inputs.rows.added:
-            found[TOKENIZER] = with_tokens(found[TOKENIZER], inputs.rows.added)
+            for name in TOKEN_FILES.keys() & found.keys():
+                found[name] = TOKEN_FILES[name](found[name], inputs.rows.added, folder.address(name))
     return found
 
 

@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from engine.errors import FormatError
 from engine.formats.tokenizer_files import (
     TOKEN_FILES,
+    USUAL,
     carried,
     with_dtype,
     with_tokens,
@@ -402,7 +403,12 @@ def test_files_that_cannot_list_them(name, data, says):
     assert str(caught.value).startswith(says)
 
 
+def test_what_is_asked_for_is_taken_over():
+    assert carried(USUAL) == sorted(USUAL)
+
+
 def test_all_files_with_tokens_are_taken_over():
+    assert set(TOKEN_FILES) <= set(USUAL)
     assert carried(TOKEN_FILES) == sorted(TOKEN_FILES)
 
 
