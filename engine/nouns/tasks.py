@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from engine.nouns.adapters import Noise
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Piece, SourceFile, Span
 
@@ -121,12 +122,13 @@ class Product:
         ordinal: of the tensor of differences.
         make: `product` (the sum of the terms), `rows` (DoRA's difference, a magnitude for each row),
             `squares` (nothing that is counted yet: the sums that `columns` needs), `columns` (DoRA's, a
-            magnitude for each column) or `saved` (saved - base).
+            magnitude for each column), `saved` (saved - base) or `noise` (the terms and what a scalar adds).
         rows: which, of dW as the base stores it.
         columns: of dW.
         terms: whose sum is scale x B A.
-        base: the base's tensor; None for a `product`.
-        other: the magnitudes, or what was saved; None for a `product`.
+        base: the base's tensor; None for a `product`, and for noise that is added to it.
+        other: the magnitudes, what was saved, or the scalar; None for a `product`.
+        noise: of a `noise`, what it is.
     """
 
     ordinal: int
@@ -136,6 +138,7 @@ class Product:
     terms: tuple[Term, ...] = ()
     base: Factor | None = None
     other: Factor | None = None
+    noise: Noise | None = None
 
     @property
     def span(self) -> Span:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
-from engine.nouns.adapters import Module, Saved
+from engine.nouns.adapters import Module, Noise, Saved
 from engine.nouns.records import Checkpoint, SourceFile, Span
 from engine.nouns.tasks import Ahead, Chunk, Factor, Product, Scaled, Task, Term
 from engine.plan.adapters import Stock
@@ -179,9 +179,21 @@ class _Cutter:
             for start in range(first, last, step):
                 rows = start, min(start + step, last)
                 yield from self._make_room(rows, job.matrix[1])
-                self._products.append(
-                    Product(job.ordinal, "product", rows, job.matrix[1], self._terms(job, rows))
-                )
+                self._products.append(self._product(job, rows))
+
+    def _product(self, job: _Job, rows: Span) -> Product:
+        """Rows of a dW that need nothing but the adapter."""
+        terms, noise = self._terms(job, rows), self._noise(job)
+        if noise is None:
+            return Product(job.ordinal, "product", rows, job.matrix[1], terms)
+        return Product(job.ordinal, "noise", rows, job.matrix[1], terms, None, self._scale(job, noise), noise)
+
+    def _noise(self, job: _Job) -> Noise | None:
+        change = self._stocks[job.stock].changes[job.row]
+        return change.noise if isinstance(change, Module) else None
+
+    def _scale(self, job: _Job, noise: Noise) -> Factor:
+        return self._factor(job.stock, noise.scale, (0, 1), (1, 1))
 
     def _together(self, ordinal: int, jobs: Sequence[_Job]) -> Iterator[Task]:
         """Products of all adapters that need a tensor of the base."""
@@ -232,27 +244,31 @@ class _Cutter:
             if isinstance(change, Saved):
                 terms: tuple[Term, ...] = ()
                 other = self._factor(job.stock, change.tensor, part, job.matrix)
+            elif change.noise is not None:
+                terms, other = self._terms(job, rows), self._scale(job, change.noise)
             else:
                 assert change.magnitude is not None
                 terms = self._terms(job, rows)
                 outputs = job.matrix[1 if make == "columns" else 0]
                 other = self._factor(job.stock, change.magnitude, (0, outputs), (outputs, 1))
-            self._products.append(Product(job.ordinal, make, part, job.matrix[1], terms, base, other))
+            noise = self._noise(job)
+            self._products.append(Product(job.ordinal, make, part, job.matrix[1], terms, base, other, noise))
 
     def _make(self, job: _Job) -> str:
         change = self._stocks[job.stock].changes[job.row]
         if isinstance(change, Saved):
             return "saved"
+        if change.noise is not None:
+            return "noise"
         return "columns" if change.transposed else "rows"
 
     def _terms(self, job: _Job, rows: Span) -> tuple[Term, ...]:
         """What makes up scale x B A, as the base stores it; where possible, only what these rows need."""
         module = self._stocks[job.stock].changes[job.row]
         assert isinstance(module, Module)
-        if module.a is None or module.b is None:
-            return ()
-        dash = module.dash
-        terms = [self._term(job, module, module.b, module.a, module.rank, rows)]
+        terms, dash = [], module.dash
+        if module.a is not None and module.b is not None:
+            terms.append(self._term(job, module, module.b, module.a, module.rank, rows))
         if dash is not None:
             count = prod(self._stocks[job.stock].adapter.checkpoint.tensors[dash.weights].shape)
             weights = self._factor(job.stock, dash.weights, (0, 1), (1, count))

@@ -2,7 +2,8 @@
 
 The change is counted in float32, whatever the dtypes of the factors and of the base, which are converted
 first: scale x (B A) as PEFT's `get_delta_weight` has it (LoRA, arXiv 2106.09685; rsLoRA, 2312.03732), plus
-U diag(c) V of LoRA-Dash (2409.01035); DoRA's (m / ||W + dW||) (W + dW) - W (2402.09353, eq. 5).
+U diag(c) V of LoRA-Dash (2409.01035); DoRA's (m / ||W + dW||) (W + dW) - W (2402.09353, eq. 5); s N or s W
+of a learnt scalar (2501.10661), N drawn again by position.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels import differences, products
+from engine.kernels import differences, noise, products
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Chunk, Factor, Outcome, Part, Product, Task, Term
 from engine.sketch import Sketch
@@ -69,6 +70,8 @@ class AdapterBody:
             self._subtract(product, held, sink)
         elif product.make == "product":
             self._multiply(product, held, sink)
+        elif product.make == "noise":
+            self._add_noise(product, held, sink)
         else:
             self._normalise(product, held, sink)
 
@@ -91,6 +94,26 @@ class AdapterBody:
         for start, stop in _blocks(base.size, _BLOCK):
             out = self._buffer(stop - start)
             differences.subtract_f32(saved[start:stop], base[start:stop], out)
+            sink.add(out)
+
+    def _add_noise(self, product: Product, held: Held, sink: Sink[Found]) -> None:
+        """Give scale x B A + s N to a sink, or what the scalar makes of the base's rows."""
+        assert product.noise is not None
+        assert product.other is not None
+        key, sums = np.uint64(product.noise.key), Sums(product, held)
+        scale = held.rows(product.other, 0, 1)[0, 0]
+        base = held.rows(product.base, *product.rows) if product.base is not None else None
+        for start, stop in _blocks(product.rows[1] - product.rows[0], _BLOCK // product.columns):
+            out = self._buffer((stop - start) * product.columns)
+            sums.form(start, stop, 0, product.columns, out)
+            own = base[start:stop].reshape(-1) if base is not None else None
+            if product.noise.form == "weights":
+                noise.add_scaled(own, scale, out)
+            else:
+                first = (product.rows[0] + start) * product.columns
+                noise.add_gaussian(key, np.uint64(first), scale, out)
+                if own is not None:
+                    noise.subtract(own, out)
             sink.add(out)
 
     def _measure(self, product: Product, held: Held) -> None:
