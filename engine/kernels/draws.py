@@ -50,8 +50,8 @@ def uniform(key: Any, first: Any, out: Any) -> None:
 
 
 # The normal distribution's inverse, by Wichura's PPND16 (Applied Statistics 37, 1988, AS 241): ratios of
-# polynomials, good to about 1e-16. Only additions, multiplications, divisions and square roots, all of which IEEE
-# 754 fixes to the bit; the logarithm of a library would not be the same on every machine.
+# polynomials, good to about 1e-16. Only additions, multiplications, divisions and square roots, all of which
+# IEEE 754 fixes to the bit; the logarithm of a library would not be the same on every machine.
 
 
 @njit(nogil=True, cache=True)

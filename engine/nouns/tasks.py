@@ -115,6 +115,23 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
+class Into:
+    """Where a tensor is written, in a file that is there already, in full length.
+
+    Attributes:
+        name: of the tensor.
+        dtype: its dtype.
+        path: of the file.
+        offset: where the tensor's first byte lies in it.
+    """
+
+    name: str
+    dtype: str
+    path: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Product:
     """Some rows of one dW, and what they are made of.
 
@@ -129,6 +146,8 @@ class Product:
         base: the base's tensor; None for a `product`, and for noise that is added to it.
         other: the magnitudes, what was saved, or the scalar; None for a `product`.
         noise: of a `noise`, what it is.
+        into: where base + dW is written and counted, in place of dW; every product but `squares` has the base
+            then.
     """
 
     ordinal: int
@@ -139,6 +158,7 @@ class Product:
     base: Factor | None = None
     other: Factor | None = None
     noise: Noise | None = None
+    into: Into | None = None
 
     @property
     def span(self) -> Span:
@@ -197,11 +217,8 @@ class Merge:
 
     Attributes:
         ordinal: of the tensor that is written.
-        name: its name.
-        dtype: its dtype.
+        into: where.
         columns: elements of a row.
-        path: the file that it is written to, which is there already, in full length.
-        offset: where the tensor's first byte lies in it.
         steps: what is read in lockstep; an operand that takes no part in one is absent there.
         arguments: of the method; None where the first operand is copied.
         measured: of a whole tensor, what must be found out first: for each model the ordinal of its
@@ -212,11 +229,8 @@ class Merge:
     """
 
     ordinal: int
-    name: str
-    dtype: str
+    into: Into
     columns: int
-    path: str
-    offset: int
     steps: tuple[Step, ...]
     arguments: dict[str, Any] | None
     measured: tuple[int | None, ...] = ()

@@ -29,6 +29,7 @@ class Stock:
         changes: for the ordinals of the inventory that are counted, what makes them; of a module, with the
             shape that the base gives it.
         bases: for those of them that need the base, the ordinal of its tensor.
+        places: for those of them that change a tensor of a base that is given, its ordinal.
     """
 
     adapter: Adapter
@@ -36,6 +37,7 @@ class Stock:
     inventory: Checkpoint
     changes: dict[int, Change]
     bases: dict[int, int]
+    places: dict[int, int]
 
 
 def take_stock(adapter: Adapter, base: Checkpoint | None, selection: Selection) -> Stock:
@@ -56,6 +58,7 @@ def take_stock(adapter: Adapter, base: Checkpoint | None, selection: Selection) 
     rows: list[TensorInfo] = []
     changes: dict[int, Change] = {}
     bases: dict[int, int] = {}
+    places: dict[int, int] = {}
     for change in _changes(adapter):
         ordinal = there.get(partners.get(change.name, "")) if not isinstance(change, int) else None
         info, made = _row(adapter, base, change, ordinal)
@@ -63,13 +66,15 @@ def take_stock(adapter: Adapter, base: Checkpoint | None, selection: Selection) 
             continue
         if made is not None:
             changes[len(rows)] = made
+            if ordinal is not None:
+                places[len(rows)] = ordinal
             if ordinal is not None and needs_base(made):
                 bases[len(rows)] = ordinal
         rows.append(info)
     if not rows:
         raise ConfigError(f"no tensor {selection.words()}", file=adapter.uri)
     _require_base(adapter, base, changes)
-    return Stock(adapter, base, _inventory(adapter, base if bases else None, rows), changes, bases)
+    return Stock(adapter, base, _inventory(adapter, base if bases else None, rows), changes, bases, places)
 
 
 def needs_base(change: Change) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.nouns.merging import Need, Roles
 from engine.nouns.records import Checkpoint, Span
-from engine.nouns.tasks import Chunk, Merge, Sought, Step, Task
+from engine.nouns.tasks import Chunk, Into, Merge, Sought, Step, Task
 from engine.plan.cutting import gaps
 from engine.plan.delta import plan_delta
 from engine.plan.fates import Fate
@@ -44,16 +44,14 @@ class Recipe:
 
     Attributes:
         fate: what becomes of it.
-        path: the file that it is written to.
-        offset: where its first byte lies there.
+        into: where it is written.
         arguments: of the method; None where it is copied.
         bands: see `Merge`.
         counted: whether all that must be counted of it is known.
     """
 
     fate: Fate
-    path: str
-    offset: int
+    into: Into
     arguments: dict[str, Any] | None
     bands: Bands | None = None
     counted: bool = False
@@ -283,11 +281,8 @@ class _Cutter:
         shape = fate.tensor.shape
         merge = Merge(
             ordinal=self._offsets[self._output] + ordinal,
-            name=fate.tensor.name,
-            dtype=fate.tensor.dtype,
+            into=recipe.into,
             columns=shape[-1] if shape else 1,
-            path=recipe.path,
-            offset=recipe.offset,
             steps=tuple(steps),
             arguments=recipe.arguments,
             bands=recipe.bands,

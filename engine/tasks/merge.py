@@ -19,6 +19,7 @@ from engine.sketch import Counter, Sketch
 from engine.statistics.refinement import Refinement
 from engine.tasks.blocks import BlockReader
 from engine.tasks.count import CountBody
+from engine.tasks.folding import FoldBody
 from engine.tasks.lockstep import Operand
 from engine.tasks.measuring import Measurer
 from engine.tasks.together import BLOCK, Blocks, Together, stored
@@ -57,6 +58,7 @@ class MergeBody:
         self._counters: dict[str, Counter] = {}
         self._out = np.empty(0, np.uint8)
         self._count: CountBody | None = None
+        self._fold: FoldBody | None = None
 
     def __call__(self, task: Task) -> Outcome[Found]:
         """Do what the task says.
@@ -66,8 +68,7 @@ class MergeBody:
             TaskError: the output cannot be written.
         """
         if not task.merges:
-            self._count = self._count or CountBody()
-            return self._count(task)
+            return self._otherwise(task)
         while len(self._readers) < len(task.operands):
             self._readers.append(BlockReader(beside=True))
         parts: list[Part[Found]] = []
@@ -78,6 +79,14 @@ class MergeBody:
                 parts += self._merge(one, blocks, files, counters)
         self._counters = counters
         return Outcome(task.key, task.nbytes, tuple(parts))
+
+    def _otherwise(self, task: Task) -> Outcome[Found]:
+        """Run what comes along with merges: products of an adapter that are written, and differences."""
+        if any(product.into is not None for product in task.products):
+            self._fold = self._fold or FoldBody()
+            return self._fold(task)
+        self._count = self._count or CountBody()
+        return self._count(task)
 
     def _sources(self, task: Task) -> Iterator[tuple[Merge, _Once | _Again]]:
         """Each merge with what reads it; several times where something must be found out first."""
@@ -97,7 +106,7 @@ class MergeBody:
     def _merge(
         self, one: Merge, blocks: _Once | _Again, files: Files, counters: dict[str, Counter]
     ) -> Iterator[Part[Found]]:
-        dtype = DTYPES[one.dtype]
+        dtype = DTYPES[one.into.dtype]
         arguments = one.arguments
         if arguments is not None and isinstance(blocks, _Again) and self._is_measured(one):
             found, sketches = self._measure(one, blocks)
@@ -105,13 +114,13 @@ class MergeBody:
             for ordinal, sketch in zip(one.measured, sketches, strict=False):
                 if ordinal is not None:
                     yield Part(ordinal, (0, sketch.count), sketch)
-        if dtype.coding is not None and one.dtype not in counters:
-            counters[one.dtype] = Counter(dtype)
-        counter = counters.get(one.dtype)
+        if dtype.coding is not None and one.into.dtype not in counters:
+            counters[one.into.dtype] = Counter(dtype)
+        counter = counters.get(one.into.dtype)
         unit = one.columns if Need.ROWS in self._method.needs and arguments is not None else None
         for step, start, elements in blocks.steps(unit):
             data = self._made(one, start, list(map(stored, elements)), arguments)
-            files.write(one.path, one.offset + start * dtype.bits // 8, data, one.name)
+            files.write(one.into, start * dtype.bits // 8, data)
             if counter is not None:
                 counter.add(data)
             if counter is not None and start + elements[0].patterns.size == step.span[1]:
@@ -121,14 +130,14 @@ class MergeBody:
         self, one: Merge, start: int, blocks: Sequence[Stored], arguments: dict[str, Any] | None
     ) -> NDArray[np.uint8]:
         """The bytes that are written."""
-        dtype = DTYPES[one.dtype]
+        dtype = DTYPES[one.into.dtype]
         if arguments is None and blocks[0].dtype == dtype:
             return blocks[0].data
         nbytes = blocks[0].size * dtype.bits // 8
         if self._out.size < nbytes:
             self._out = np.empty(max(nbytes, BLOCK * dtype.bits // 8), np.uint8)
         out = Stored(self._out[:nbytes], dtype)
-        stretch = Stretch(one.name, start, one.columns)
+        stretch = Stretch(one.into.name, start, one.columns)
         if arguments is None:
             merge(_PLAIN, None, blocks[:1], out, {"weight": 1.0}, stretch=stretch, wide=self._wide)
         else:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import TaskError
+from engine.nouns.tasks import Into
 
 
 class Files:
@@ -27,12 +28,18 @@ class Files:
     ) -> None:
         self._close()
 
-    def write(self, path: str, offset: int, data: NDArray[np.uint8], tensor: str) -> None:
-        """Write bytes at a place.
+    def write(self, into: Into, start: int, data: NDArray[np.uint8]) -> None:
+        """Write bytes of a tensor.
+
+        Args:
+            into: where the tensor is written.
+            start: which of its bytes is the first of these.
+            data: (n,) uint8.
 
         Raises:
             TaskError: they cannot be written.
         """
+        path, offset = into.path, into.offset + start
         try:
             if path != self._path:
                 self._close()
@@ -44,7 +51,7 @@ class Files:
                 rest = rest[written:]
         except OSError as error:
             message = f"could not be written: {error.strerror}"
-            raise TaskError(message, file=path, tensor=tensor) from error
+            raise TaskError(message, file=path, tensor=into.name) from error
 
     def _close(self) -> None:
         if self._path is not None:

@@ -16,7 +16,7 @@ from engine.merge_methods.registry import METHODS
 from engine.nouns.merging import Need
 from engine.nouns.names import place
 from engine.nouns.records import Checkpoint, TensorInfo
-from engine.nouns.tasks import Sought
+from engine.nouns.tasks import Into, Sought
 from engine.plan import Selection
 from engine.plan.fates import Fate
 from engine.plan.merge import Blend, Recipe, plan_merge
@@ -172,17 +172,17 @@ class MergeJob:
         return Blend(inputs.operands, inputs.roles, self._method.needs, inventory, recipes, self._pairings)
 
     def _recipe(self, tensor: TensorInfo, path: str, known: Known) -> Recipe:
-        fate = self._fates[tensor.name]
+        fate, into = self._fates[tensor.name], Into(tensor.name, tensor.dtype, path, tensor.offset)
         if fate.kind == "copied":
-            return Recipe(fate, path, tensor.offset, None)
+            return Recipe(fate, into, None)
         arguments = self._arguments(fate)
         found = [own.get(self._first_name(fate)) for own in known]
         if not found or fate.rows is not None or any(f is None for f in found):
-            return Recipe(fate, path, tensor.offset, arguments)
+            return Recipe(fate, into, arguments)
         if Need.SIGMA in self._method.needs:
-            return Recipe(fate, path, tensor.offset, arguments | {"sigma": tuple(found)}, counted=True)
+            return Recipe(fate, into, arguments | {"sigma": tuple(found)}, counted=True)
         bands = tuple(f or None for f in found)
-        return Recipe(fate, path, tensor.offset, arguments, bands, counted=True)
+        return Recipe(fate, into, arguments, bands, counted=True)
 
     def _first_name(self, fate: Fate) -> str:
         assert fate.sources[0] is not None
