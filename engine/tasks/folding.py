@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from engine.merge_methods.apply import Stored, round_into
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Outcome, Part, Product, Task
 from engine.sketch import Counter, Sketch

@@ -117,18 +117,19 @@ def merge(
         job = MergeJob(inputs, output, shard_bytes, name or output.path.name)
         means = Means(store, executor, limits, listener, exact=False, force=force)
         job.run(means)
+    written = job.written
     return MergeReport(
         out=str(output.path),
         method=inputs.recipe.schema.name,
-        status=job.status,
-        subject_id=job.subject_id,
-        name=job.name,
+        status=written.status,
+        subject_id=written.subject_id,
+        name=written.name,
         merged=counts(job.fates)["merged"],
         copied=tuple((f.tensor.name, f.reason) for f in job.fates if f.kind == "copied"),
         refused=refusals(job.fates),
-        files=len(job.layout.shards),
-        nbytes=job.layout.nbytes,
-        nbytes_read=job.nbytes_read,
+        files=len(written.layout.shards),
+        nbytes=written.layout.nbytes,
+        nbytes_read=written.nbytes_read,
         notes=(*inputs.recipe.notes, *(inputs.rows.notes if inputs.rows else ())),
         seconds=time.monotonic() - began,
     )

@@ -38,11 +38,10 @@ def files_of(inputs: Inputs) -> dict[str, bytes]:
     return found
 
 
-def record_of(inputs: Inputs, identity: str, fates: Sequence[Fate]) -> dict[str, Any]:
+def record_of(inputs: Inputs, fates: Sequence[Fate]) -> dict[str, Any]:
     """What was merged, for whoever finds the result."""
     return {
         "engine_version": __version__,
-        "identity": identity,
         "config": inputs.config,
         "inputs": [
             {"uri": c.uri, "revision": c.revision, "fingerprint": c.fingerprint} for c in inputs.operands

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from engine.errors import FormatError, TaskError
-from engine.formats.checkpoint import open_checkpoint
 from engine.formats.safetensors_writer import Layout, lay_out
 from engine.merge_methods.registry import METHODS
 from engine.nouns.merging import Need
 from engine.nouns.names import place
 from engine.nouns.records import Checkpoint, TensorInfo
-from engine.nouns.tasks import Into, Sought
+from engine.nouns.tasks import Sought
 from engine.plan import Selection
 from engine.plan.fates import Fate
 from engine.plan.merge import Blend, Recipe, plan_merge
@@ -25,14 +23,15 @@ from engine.plan.shared import Covered, SharedPlan
 from engine.tasks.measuring import band_of, sigma_of
 from engine.tasks.merge import Manner, MergeBody
 from engine.verbs.delta_sources import delta_source
-from engine.verbs.derive import Means, Source, derive
+from engine.verbs.derive import Means, derive
 from engine.verbs.merge_card import card, files_of, record_of
 from engine.verbs.merge_inputs import Inputs
 from engine.verbs.merge_output import Output
+from engine.verbs.written import Written
 from engine.warehouse.deltas import find_delta, sketches_of
 from engine.warehouse.rows import Connection
 from engine.warehouse.store import Warehouse
-from engine.warehouse.subjects import find_written, forget_others, settle
+from engine.warehouse.subjects import Standing
 
 KIND = "merge"
 _COUNTED = {Need.SIGMA, Need.BAND}
@@ -52,27 +51,20 @@ class MergeJob:
 
     Attributes:
         fates: what becomes of every tensor.
-        layout: of the files.
-        status: as in `MergeReport`.
-        subject_id: number of the merged model.
-        name: its name.
-        nbytes_read: bytes that were read.
+        written: the model that is written.
 
     Raises:
         FormatError: the models do not fit together.
     """
 
     def __init__(self, inputs: Inputs, output: Output, shard_bytes: int, name: str) -> None:
-        self._inputs, self._output, self.name = inputs, output, name
+        self._inputs = inputs
         self._method = METHODS[inputs.recipe.schema.name]
         self.fates = inputs.fates()
-        kept = [f for f in self.fates if f.kind != "refused" and f.tied is None]
-        tied = {f.tensor.name: f.tied for f in self.fates if f.tied is not None}
-        self.layout = lay_out([f.tensor for f in kept], shard_bytes, {"format": "pt", **tied})
-        self._fates = {f.tensor.name: f for f in kept}
+        layout = layout_of(self.fates, shard_bytes)
+        self._fates = {f.tensor.name: f for f in self.fates if f.kind != "refused" and f.tied is None}
         self._pairings = self._paired()
-        self.status, self.nbytes_read = "merged", 0
-        self.subject_id: int | None = None
+        self.written = Written(output, layout, _identity(inputs, layout), KIND, name)
 
     def _paired(self) -> tuple[Pairing, ...]:
         """The differences that must be counted."""
@@ -87,92 +79,41 @@ class MergeJob:
         Raises:
             GaussmeterError: something failed; what was written is kept, if it can be of use.
         """
-        identity = _identity(self._inputs, self.layout)
-        plan_merge(self._blend(self._inventory(identity), []), means.limits)  # refuses what cannot run
-        if self._output.check(identity, force=means.force):
-            self.status = "unchanged"
-            self._find(means.store)
-            return
-        if means.force:
-            self._output.replace_old()
-        with self._output.writing(identity, self.layout) as nonce:
-            try:
-                self._write(self._inventory(f"{identity} {nonce}"), means)
-            except (TaskError, FormatError) as error:
-                if isinstance(error, FormatError) or "No space left" in error.message:
-                    self._output.abandon(self.layout)
-                raise
-            files = {"README.md": card(self._inputs, self._output.path.name, self.fates)}
-            record = record_of(self._inputs, identity, self.fates)
-            self._output.finish(self.layout, files_of(self._inputs) | files, record)
-        with means.store.writing() as connection:
-            assert self.subject_id is not None
-            settle(connection, self.subject_id, open_checkpoint(str(self._output.path)))
+        plan_merge(self._blend(self.written.inventory(), []), means.limits)  # refuses what cannot run
+        title = self.written.output.path.name
+        self.written.run(
+            means,
+            partial(self._write, replace(means, force=False)),
+            lambda: files_of(self._inputs) | {"README.md": card(self._inputs, title, self.fates)},
+            record_of(self._inputs, self.fates),
+        )
 
-    def _find(self, store: Warehouse) -> None:
-        """Look for the subject of a merge that is complete."""
-        if not store.path.exists():
-            return
-        with store.reading() as connection:
-            found = find_written(connection, open_checkpoint(str(self._output.path)), KIND)
-        if found is not None:
-            self.subject_id, self.name = found
-
-    def _write(self, inventory: Checkpoint, means: Means) -> None:
+    def _write(self, means: Means, inventory: Checkpoint) -> tuple[Standing, int]:
         known = self._known(means.store)
         blend = self._blend(inventory, known)
         missing = [n for n, p in enumerate(self._pairings) if self._is_new(n, p) and not known[n]]
         numbers = [*missing, len(self._pairings)]
         sources = [delta_source(self._pairings[n], _EVERYTHING, means.limits, exact=False) for n in missing]
-        with means.store.writing() as connection:
-            forget_others(connection, inventory, KIND)
+        sources.append(self.written.source(inventory, self._inputs.operands, spec_of(self._inputs)))
 
-        def plan(chosen: Any, covered: Any) -> SharedPlan:
-            done: list[Covered] = list(covered)
-            return plan_merge(blend, means.limits, [numbers[n] for n in chosen], done)
+        def plan(chosen: Sequence[int], covered: Sequence[Covered]) -> SharedPlan:
+            return plan_merge(blend, means.limits, [numbers[n] for n in chosen], covered)
 
-        recipe, roles = self._inputs.recipe, self._inputs.roles
-        manner = Manner(self._method.name, roles, recipe.wide)
-        standings, self.nbytes_read = derive(
-            [*sources, self._source(inventory)], plan, means, body=partial(MergeBody, manner)
-        )
-        standing = standings[-1]
-        self.subject_id, self.name = standing.subject_id, standing.name
-        self.status = "resumed" if standing.resumed or standing.complete else "merged"
+        manner = Manner(self._method.name, self._inputs.roles, self._inputs.recipe.wide)
+        standings, nbytes = derive(sources, plan, means, body=partial(MergeBody, manner))
+        return standings[-1], nbytes
 
     def _is_new(self, number: int, pairing: Pairing) -> bool:
         """Whether a model is not the same as one before it."""
         return all(p.inventory.uri != pairing.inventory.uri for p in self._pairings[:number])
 
-    def _inventory(self, identity: str) -> Checkpoint:
-        return Checkpoint(
-            uri=str(self._output.path),
-            name=self.name,
-            format="safetensors",
-            files=(),
-            tensors=self.layout.tensors,
-            fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
-        )
-
-    def _source(self, inventory: Checkpoint) -> Source:
-        return Source(
-            uri=inventory.uri,
-            inventory=inventory,
-            kind=KIND,
-            name=self.name,
-            spec=spec_of(self._inputs),
-            parents=self._inputs.operands,
-            plan_second=lambda codes: (),
-        )
-
     def _blend(self, inventory: Checkpoint, known: Known) -> Blend:
-        paths = [str(path) for path in self._output.partials(self.layout)]
-        recipes = tuple(self._recipe(t, paths[t.file], known) for t in inventory.tensors)
+        recipes = tuple(self._recipe(t, known) for t in inventory.tensors)
         inputs = self._inputs
         return Blend(inputs.operands, inputs.roles, self._method.needs, inventory, recipes, self._pairings)
 
-    def _recipe(self, tensor: TensorInfo, path: str, known: Known) -> Recipe:
-        fate, into = self._fates[tensor.name], Into(tensor.name, tensor.dtype, path, tensor.offset)
+    def _recipe(self, tensor: TensorInfo, known: Known) -> Recipe:
+        fate, into = self._fates[tensor.name], self.written.into(tensor)
         if fate.kind == "copied":
             return Recipe(fate, into, None)
         arguments = self._arguments(fate)
@@ -218,6 +159,13 @@ class MergeJob:
                 )
                 found[name] = band or ()
         return found
+
+
+def layout_of(fates: Sequence[Fate], shard_bytes: int) -> Layout:
+    """Where everything goes that is not left out; what is tied to another tensor is named beside it."""
+    kept = [f.tensor for f in fates if f.kind != "refused" and f.tied is None]
+    tied = {f.tensor.name: f.tied for f in fates if f.tied is not None}
+    return lay_out(kept, shard_bytes, {"format": "pt", **tied})
 
 
 def spec_of(inputs: Inputs) -> dict[str, Any]:
