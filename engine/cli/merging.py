@@ -27,8 +27,18 @@ _MOST_REASONS = 10
 
 
 def merge(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to merge: mergekit's YAML.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="A directory, new or empty.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[CONFIG.yaml] OUT", help="What to merge, as mergekit's YAML; a directory, new or empty."
+        ),
+    ],
+    adapter: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Fold this adapter into its base; no CONFIG.yaml then.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="With --adapter: the model that it changes, if not the one it names.")
+    ] = None,
     warehouse: options.Warehouse = Path(WAREHOUSE),
     name: Annotated[str | None, typer.Option(help="The subject's name, the directory's by default.")] = None,
     shard_size: Annotated[
@@ -57,6 +67,7 @@ def merge(
     without_scipy()
     if form not in (Format.TABLE, Format.JSON):
         raise ConfigError(f"merge prints table or json, not {form}")
+    config, out = _places(words, adapter, base)
     from engine.execution.choose import choose_executor
     from engine.verbs.merge import merge as run
 
@@ -68,6 +79,8 @@ def merge(
             report = run(
                 config,
                 out,
+                adapter=adapter,
+                base=base,
                 warehouse=warehouse,
                 name=name,
                 shard_bytes=parse_size(shard_size, "--shard-size") or 0,
@@ -82,6 +95,19 @@ def merge(
             message = "interrupted; what was merged is kept, and the same command goes on with it"
             raise Interruption(message) from stop
     print_merge(report, form, quiet=quiet, warehouse=warehouse)
+
+
+def _places(words: list[str], adapter: str | None, base: str | None) -> tuple[str | None, str]:
+    """The configuration, None with an adapter, and where to write."""
+    if adapter is None and base is not None:
+        raise ConfigError("--base goes with --adapter; a configuration names its base itself")
+    if adapter is None and len(words) != 2:
+        raise ConfigError(
+            f"a merge takes CONFIG.yaml and OUT, or --adapter DIR and OUT, not {len(words)} words"
+        )
+    if adapter is not None and len(words) != 1:
+        raise ConfigError("with --adapter there is one word more, the directory to write into")
+    return (None, words[0]) if adapter is not None else (words[0], words[1])
 
 
 def print_merge(report: MergeReport, form: Format, *, quiet: bool, warehouse: Path | None = None) -> None:

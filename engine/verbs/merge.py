@@ -16,6 +16,7 @@ from engine.nouns.defaults import RANGES, WAREHOUSE
 from engine.nouns.events import Listener, ignore
 from engine.plan.fates import counts
 from engine.verbs.derive import Means
+from engine.verbs.fold_job import FoldJob
 from engine.verbs.limits import limits_of
 from engine.verbs.merge_inputs import open_inputs, refusals
 from engine.verbs.merge_job import MergeJob
@@ -61,9 +62,11 @@ class MergeReport:
 
 
 def merge(
-    config: str | Path | Mapping[str, Any],
+    config: str | Path | Mapping[str, Any] | None,
     out: str | Path,
     *,
+    adapter: str | Path | None = None,
+    base: str | Path | None = None,
     warehouse: str | Path = WAREHOUSE,
     name: str | None = None,
     shard_bytes: int = SHARD_BYTES,
@@ -82,9 +85,13 @@ def merge(
     the warehouse has, otherwise they are counted on the way and stored there, as `engine.delta` would. The
     merged model becomes a subject.
 
+    Or fold an adapter into its base: base + dW, formed by blocks of rows as `engine.delta` does.
+
     Args:
-        config: a file with mergekit's YAML, or what it says; see `engine.config.merge`.
+        config: a file with mergekit's YAML, or what it says; see `engine.config.merge`. None with an adapter.
         out: a directory that is not there yet, or is empty, or holds an interrupted merge of the same.
+        adapter: the folder of an adapter, in place of a configuration.
+        base: the model that it changes; by default the one that it names.
         warehouse: the DuckDB file, made when missing.
         name: the subject's name, by default the directory's.
         shard_bytes: how much of the weights a file holds at most.
@@ -107,20 +114,21 @@ def merge(
     began = time.monotonic()
     if shard_bytes < 1:
         raise ConfigError(f"a file must hold at least one byte, not {shard_bytes:,}")
+    if (config is None) == (adapter is None) or (base is not None and adapter is None):
+        raise ConfigError("a merge needs a configuration, or an adapter and maybe its base")
     output = Output(str(out))
-    inputs = open_inputs(config)
+    job = _job(config, adapter, base, output, shard_bytes, name or output.path.name)
     with ExitStack() as stack:
         if executor is None:
             executor = stack.enter_context(choose_executor(ray, workers, listener=listener))
         limits = limits_of(executor, task_bytes=task_bytes, memory_bytes=memory_bytes, ranges=ranges)
         store = Warehouse(warehouse, listener=listener)
-        job = MergeJob(inputs, output, shard_bytes, name or output.path.name)
         means = Means(store, executor, limits, listener, exact=False, force=force)
         job.run(means)
     written = job.written
     return MergeReport(
         out=str(output.path),
-        method=inputs.recipe.schema.name,
+        method=job.method,
         status=written.status,
         subject_id=written.subject_id,
         name=written.name,
@@ -130,6 +138,20 @@ def merge(
         files=len(written.layout.shards),
         nbytes=written.layout.nbytes,
         nbytes_read=written.nbytes_read,
-        notes=(*inputs.recipe.notes, *(inputs.rows.notes if inputs.rows else ())),
+        notes=job.notes,
         seconds=time.monotonic() - began,
     )
+
+
+def _job(
+    config: str | Path | Mapping[str, Any] | None,
+    adapter: str | Path | None,
+    base: str | Path | None,
+    output: Output,
+    shard_bytes: int,
+    name: str,
+) -> MergeJob | FoldJob:
+    if adapter is not None:
+        return FoldJob(str(adapter), None if base is None else str(base), output, shard_bytes, name)
+    assert config is not None
+    return MergeJob(open_inputs(config), output, shard_bytes, name)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.formats.tokenizer_files import TOKEN_FILES, USUAL, carried, with_dtype, with_vocabulary_size
+from engine.nouns.records import Checkpoint
 from engine.plan.fates import Fate, counts
 from engine.storage import locate, read_whole
 from engine.verbs.merge_inputs import Inputs
@@ -24,9 +25,7 @@ def files_of(inputs: Inputs) -> dict[str, bytes]:
         FormatError: one of them is damaged.
         TaskError: a store does not answer.
     """
-    folder = locate(inputs.operands[0].uri).folder
-    names = carried(folder.names()) or [name for name in USUAL if folder.has(name)]
-    found = {name: read_whole(folder.address(name), _MOST_BYTES) for name in names}
+    found, folder = beside(inputs.operands[0]), locate(inputs.operands[0].uri).folder
     if _CONFIG in found and inputs.recipe.out_dtype is not None:
         found[_CONFIG] = with_dtype(found[_CONFIG], _NAMES[inputs.recipe.out_dtype])
     if inputs.rows is not None:
@@ -36,6 +35,17 @@ def files_of(inputs: Inputs) -> dict[str, bytes]:
             for name in TOKEN_FILES.keys() & found.keys():
                 found[name] = TOKEN_FILES[name](found[name], inputs.rows.added, folder.address(name))
     return found
+
+
+def beside(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """What is carried over from beside the weights of a model, by name.
+
+    Raises:
+        TaskError: a store does not answer.
+    """
+    folder = locate(checkpoint.uri).folder
+    names = carried(folder.names()) or [name for name in USUAL if folder.has(name)]
+    return {name: read_whole(folder.address(name), _MOST_BYTES) for name in names}
 
 
 def record_of(inputs: Inputs, fates: Sequence[Fate]) -> dict[str, Any]:
@@ -53,32 +63,52 @@ def record_of(inputs: Inputs, fates: Sequence[Fate]) -> dict[str, Any]:
 
 
 def card(inputs: Inputs, title: str, fates: Sequence[Fate]) -> bytes:
-    """A model card, as the Hub reads it."""
+    """A model card of a merge, as the Hub reads it."""
     schema = inputs.recipe.schema
     models = [inputs.operands[n] for n in inputs.roles.models]
-    base = inputs.operands[0] if schema.base else None
-    several = list(dict.fromkeys(c.name for c in ([base] if base else []) + models))
-    number = counts(fates)
+    base = [inputs.operands[0]] if schema.base else []
     lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [merge, gaussmeter]",
-        "base_model:",
-        *(f"- {json.dumps(name)}" for name in several),
-        "base_model_relation: merge",
-        "---",
-        "",
-        f"# {title}",
-        "",
-        f"Merged with gaussmeter {__version__} by the method `{schema.name}`.",
-        "",
-        f"- {number['merged']:,} tensors merged, {number['copied']:,} copied, {number['refused']:,} left out",
-        *([f"- base: `{base.uri}`"] if base else []),
+        *(f"- base: `{c.uri}`" for c in base),
         *(f"- model: `{c.uri}`" for c in models),
         "",
         "```yaml",
         inputs.text.rstrip("\n"),
         "```",
+    ]
+    names = [c.name for c in (*base, *models)]
+    return page(title, f"Merged by the method `{schema.name}`", names, fates, lines)
+
+
+def page(title: str, says: str, names: Sequence[str], fates: Sequence[Fate], lines: Sequence[str]) -> bytes:
+    """A model card.
+
+    Args:
+        title: of the model.
+        says: how it was made.
+        names: of what it was made of.
+        fates: of its tensors.
+        lines: more of it.
+    """
+    number = counts(fates)
+    front = [
+        "---",
+        "library_name: transformers",
+        "tags: [merge, gaussmeter]",
+        "base_model:",
+        *(f"- {json.dumps(name)}" for name in dict.fromkeys(names)),
+        "base_model_relation: merge",
+        "---",
+    ]
+    sums = f"{number['merged']:,} tensors merged, {number['copied']:,} copied, {number['refused']:,} left out"
+    text = [
+        *front,
+        "",
+        f"# {title}",
+        "",
+        f"{says}, with gaussmeter {__version__}.",
+        "",
+        f"- {sums}",
+        *lines,
         "",
     ]
-    return "\n".join(lines).encode("utf-8", "backslashreplace")
+    return "\n".join(text).encode("utf-8", "backslashreplace")

@@ -80,7 +80,7 @@ def open_inputs(config: str | Path | Mapping[str, Any]) -> Inputs:
     opened: dict[str, Checkpoint] = {}
     for uri in (recipe.base or recipe.models[0], *recipe.models):
         if uri not in opened:
-            opened[uri] = open_checkpoint(_address(uri))
+            opened[uri] = open_checkpoint(address_of(uri))
             require_sound(opened[uri])
     operands = {c.uri: c for c in opened.values()}
     numbers = {uri: list(operands).index(c.uri) for uri, c in opened.items()}
@@ -97,7 +97,7 @@ def open_inputs(config: str | Path | Mapping[str, Any]) -> Inputs:
     )
 
 
-def _address(model: str) -> str:
+def address_of(model: str) -> str:
     """Where a model is: what has the form of a repository's name and is no path is on the Hub."""
     return f"hf://{model}" if _REPOSITORY.fullmatch(model) and not Path(model).exists() else model
 

@@ -52,6 +52,8 @@ class MergeJob:
     Attributes:
         fates: what becomes of every tensor.
         written: the model that is written.
+        method: how it is merged.
+        notes: what is worth knowing, a sentence each.
 
     Raises:
         FormatError: the models do not fit together.
@@ -60,6 +62,8 @@ class MergeJob:
     def __init__(self, inputs: Inputs, output: Output, shard_bytes: int, name: str) -> None:
         self._inputs = inputs
         self._method = METHODS[inputs.recipe.schema.name]
+        self.method = self._method.name
+        self.notes = (*inputs.recipe.notes, *(inputs.rows.notes if inputs.rows else ()))
         self.fates = inputs.fates()
         layout = layout_of(self.fates, shard_bytes)
         self._fates = {f.tensor.name: f for f in self.fates if f.kind != "refused" and f.tied is None}

@@ -124,3 +124,8 @@ def assert_one_rounding(found: Stored, exact: NDArray[np.float64], inputs: list[
     lost = 4 * 2.0**-24 * np.max([np.abs(i) for i in inputs], axis=0, initial=0)
     error = np.abs(values(found) - exact)
     assert (error <= half + lost).all(), float((error - half).max())
+
+
+def rounded(dtype: str, exact: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Values as they are stored, each the nearest."""
+    return raw(patterns_of(dtype, exact))

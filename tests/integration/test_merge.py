@@ -144,7 +144,7 @@ def test_files_beside_the_base_come_along_and_the_card_says_what_was_merged(tmp_
     }  # fmt: skip
     assert json.loads(found["config.json"]) == {"model_type": "llama", "torch_dtype": "float16"}
     card = found["README.md"].decode()
-    assert "method `task_arithmetic`" in card
+    assert "the method `task_arithmetic`" in card
     assert f"model: {models.folders[1]}" in card
     assert not (tmp_path / "out" / STATE).exists()
 
