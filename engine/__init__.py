@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from engine.verbs.paper import paper
     from engine.verbs.query import sql
     from engine.verbs.scan import dry_run, scan
+    from engine.verbs.verify import verify
 
 __all__ = [
     "__version__",
@@ -47,6 +48,7 @@ __all__ = [
     "scan",
     "show",
     "sql",
+    "verify",
 ]
 
 _HOMES = {
@@ -66,6 +68,7 @@ _HOMES = {
     "scan": "scan",
     "show": "look",
     "sql": "query",
+    "verify": "verify",
 }
 
 

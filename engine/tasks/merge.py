@@ -107,24 +107,31 @@ class MergeBody:
         self, one: Merge, blocks: _Once | _Again, files: Files, counters: dict[str, Counter]
     ) -> Iterator[Part[Found]]:
         dtype = DTYPES[one.into.dtype]
-        arguments = one.arguments
-        if arguments is not None and isinstance(blocks, _Again) and self._is_measured(one):
-            found, sketches = self._measure(one, blocks)
-            arguments = arguments | found
-            for ordinal, sketch in zip(one.measured, sketches, strict=False):
-                if ordinal is not None:
-                    yield Part(ordinal, (0, sketch.count), sketch)
+        arguments, sketches = self._known(one, blocks)
+        for ordinal, sketch in zip(one.measured, sketches, strict=False):
+            if ordinal is not None:
+                yield Part(ordinal, (0, sketch.count), sketch)
         if dtype.coding is not None and one.into.dtype not in counters:
             counters[one.into.dtype] = Counter(dtype)
         counter = counters.get(one.into.dtype)
-        unit = one.columns if Need.ROWS in self._method.needs and arguments is not None else None
-        for step, start, elements in blocks.steps(unit):
+        for step, start, elements in blocks.steps(self._unit(arguments, one)):
             data = self._made(one, start, list(map(stored, elements)), arguments)
             files.write(one.into, start * dtype.bits // 8, data)
             if counter is not None:
                 counter.add(data)
             if counter is not None and start + elements[0].patterns.size == step.span[1]:
                 yield Part(one.ordinal, step.span, counter.sketch())
+
+    def _known(self, one: Merge, blocks: _Once | _Again) -> tuple[dict[str, Any] | None, list[Sketch]]:
+        """The arguments of the method, and the sketches of what was counted to find them."""
+        if one.arguments is None or not isinstance(blocks, _Again) or not self._is_measured(one):
+            return one.arguments, []
+        found, sketches = self._measure(one, blocks)
+        return one.arguments | found, sketches
+
+    def _unit(self, arguments: dict[str, Any] | None, one: Merge) -> int | None:
+        """Where blocks may be cut: anywhere, or between rows."""
+        return one.columns if Need.ROWS in self._method.needs and arguments is not None else None
 
     def _made(
         self, one: Merge, start: int, blocks: Sequence[Stored], arguments: dict[str, Any] | None

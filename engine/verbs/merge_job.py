@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from engine.merge_methods.registry import METHODS
 from engine.nouns.merging import Need
 from engine.nouns.names import place
 from engine.nouns.records import Checkpoint, TensorInfo
-from engine.nouns.tasks import Sought
+from engine.nouns.tasks import Into, Sought
 from engine.plan import Selection
 from engine.plan.fates import Fate
 from engine.plan.merge import Blend, Recipe, plan_merge
@@ -83,9 +83,10 @@ class MergeJob:
         Raises:
             GaussmeterError: something failed; what was written is kept, if it can be of use.
         """
-        plan_merge(self._blend(self.written.inventory(), []), means.limits)  # refuses what cannot run
-        title = self.written.output.path.name
-        self.written.run(
+        written = self.written
+        plan_merge(self.blend(written.inventory(), written.into), means.limits)  # refuses what cannot run
+        title = written.output.path.name
+        written.run(
             means,
             partial(self._write, replace(means, force=False)),
             lambda: files_of(self._inputs) | {"README.md": card(self._inputs, title, self.fates)},
@@ -94,7 +95,7 @@ class MergeJob:
 
     def _write(self, means: Means, inventory: Checkpoint) -> tuple[Standing, int]:
         known = self._known(means.store)
-        blend = self._blend(inventory, known)
+        blend = self.blend(inventory, self.written.into, known)
         missing = [n for n, p in enumerate(self._pairings) if self._is_new(n, p) and not known[n]]
         numbers = [*missing, len(self._pairings)]
         sources = [delta_source(self._pairings[n], _EVERYTHING, means.limits, exact=False) for n in missing]
@@ -103,21 +104,34 @@ class MergeJob:
         def plan(chosen: Sequence[int], covered: Sequence[Covered]) -> SharedPlan:
             return plan_merge(blend, means.limits, [numbers[n] for n in chosen], covered)
 
-        manner = Manner(self._method.name, self._inputs.roles, self._inputs.recipe.wide)
-        standings, nbytes = derive(sources, plan, means, body=partial(MergeBody, manner))
+        standings, nbytes = derive(sources, plan, means, body=partial(MergeBody, self.manner))
         return standings[-1], nbytes
 
     def _is_new(self, number: int, pairing: Pairing) -> bool:
         """Whether a model is not the same as one before it."""
         return all(p.inventory.uri != pairing.inventory.uri for p in self._pairings[:number])
 
-    def _blend(self, inventory: Checkpoint, known: Known) -> Blend:
-        recipes = tuple(self._recipe(t, known) for t in inventory.tensors)
+    def blend(
+        self, inventory: Checkpoint, into: Callable[[TensorInfo], Into], known: Known | None = None
+    ) -> Blend:
+        """Everything that is to be merged.
+
+        Args:
+            inventory: the output as a checkpoint.
+            into: where each of its tensors is.
+            known: what was counted before.
+        """
+        recipes = tuple(self._recipe(t, into(t), known or []) for t in inventory.tensors)
         inputs = self._inputs
         return Blend(inputs.operands, inputs.roles, self._method.needs, inventory, recipes, self._pairings)
 
-    def _recipe(self, tensor: TensorInfo, known: Known) -> Recipe:
-        fate, into = self._fates[tensor.name], self.written.into(tensor)
+    @property
+    def manner(self) -> Manner:
+        """How everything is merged."""
+        return Manner(self._method.name, self._inputs.roles, self._inputs.recipe.wide)
+
+    def _recipe(self, tensor: TensorInfo, into: Into, known: Known) -> Recipe:
+        fate = self._fates[tensor.name]
         if fate.kind == "copied":
             return Recipe(fate, into, None)
         arguments = self._arguments(fate)
