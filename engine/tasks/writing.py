@@ -44,6 +44,8 @@ class Files:
             if path != self._path:
                 self._close()
                 self._descriptor, self._path = os.open(path, os.O_WRONLY | os.O_CLOEXEC), path
+            if _is_nothing(data):
+                return
             rest = memoryview(data.data)
             while rest:
                 written = os.pwrite(self._descriptor, rest, offset)
@@ -57,3 +59,8 @@ class Files:
         if self._path is not None:
             os.close(self._descriptor)
             self._path = None
+
+
+def _is_nothing(data: NDArray[np.uint8]) -> bool:
+    """Whether there are only zeros, of which the file is full already: holes stay holes."""
+    return not data.size or (not data[0] and not data[-1] and not data.any())

@@ -163,6 +163,16 @@ def test_again_is_unchanged_and_another_merge_is_refused(plain, tmp_path):
     assert_merged(plain, "ties", out, "BF16")
 
 
+def test_what_is_zero_takes_no_disk(tmp_path):
+    """A file of holes stays one."""
+    zeros = ("BF16", np.zeros((1024, 1024), "<u2"))
+    config = pair_of(tmp_path, {A: zeros}, {A: zeros})
+    engine.merge(config, tmp_path / "out", warehouse=tmp_path / "w.duckdb")
+    found = (tmp_path / "out" / "model.safetensors").stat()
+    assert found.st_size > 2 << 20
+    assert found.st_blocks * 512 < 1 << 20
+
+
 # Wrong input
 
 
