@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.sketch import Sketch
-from engine.statistics.refinement import Refinement
 
 SIGN = 0x8000
 _INFINITE = 0x7F80
@@ -35,27 +35,18 @@ def locate(sketch: Sketch, rank: int) -> tuple[int, int]:
     return code, rank - int(below[code] - counts[code])
 
 
-def signed(code: int) -> tuple[int, int]:
-    """The two codes of a magnitude."""
-    return code, code | SIGN
-
-
-def magnitude(refinement: Refinement, code: int, rank: int) -> float:
+def magnitude(lows: NDArray[np.int64], code: int, rank: int) -> float:
     """The magnitude with a rank among those of a code.
 
     Args:
-        refinement: with the low halves of the code, of both signs.
+        lows: (65536,) int64, how often each low half occurs with the code, of either sign.
         code: without its sign.
         rank: as `locate` gives it.
 
     Returns:
         float32's value; inf for NaN, which is larger than everything.
     """
-    counts = np.zeros(1 << 16, np.int64)
-    for own in signed(code):
-        low, n = refinement.lows[own]
-        counts[low] += n.astype(np.int64)
-    half = int(np.searchsorted(np.cumsum(counts), rank, side="right"))
     if code >= _INFINITE:
         return math.inf
+    half = int(np.searchsorted(np.cumsum(lows), rank, side="right"))
     return float(np.array([code << 16 | half], np.uint32).view(np.float32)[0])

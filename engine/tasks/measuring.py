@@ -6,19 +6,64 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.kernels import lows
 from engine.merge_methods.registry import Method
 from engine.merge_methods.wholes import SPAN, InnerProducts
 from engine.nouns.merging import Need, Roles
-from engine.nouns.tasks import Merge, Sought, Task
+from engine.nouns.tasks import Merge, Sought
 from engine.sketch import Sketch
 from engine.statistics.distribution import distribution
-from engine.statistics.magnitudes import locate, magnitude, signed
+from engine.statistics.magnitudes import locate, magnitude
 from engine.statistics.moments import moments
 from engine.tasks.delta import Subtraction
-from engine.tasks.sinks import CountSink, RefineSink, Sink
+from engine.tasks.sinks import CountSink, Sink
 from engine.tasks.together import Blocks, widened
 
 Read = Callable[[int | None], Iterator[Blocks]]
+
+
+class BandSink:
+    """Finds the magnitudes at the ends of a band; see `Sink`.
+
+    Args:
+        band: where they lie; None where nothing is kept.
+    """
+
+    def __init__(self, band: tuple[Sought, Sought] | None) -> None:
+        self._band = band
+        self._first, self._second = (np.uint32(code) for code, _ in band) if band else (None, None)
+        self._lows = np.zeros((2, 1 << 16) if band else (2, 0), np.int64)
+
+    def begin(self, ordinal: int) -> None:
+        """See `Sink`."""
+
+    def add(self, patterns: NDArray[np.uint32]) -> None:
+        """See `Sink`."""
+        if self._band:
+            lows.count_lows(patterns, self._first, self._second, self._lows)
+
+    def add_bf16_differences(self, tuned: NDArray[np.uint16], base: NDArray[np.uint16]) -> None:
+        """See `Sink`."""
+        if self._band:
+            lows.count_bf16_lows(tuned, base, self._first, self._second, self._lows)
+
+    def add_zeros(self, count: int) -> None:
+        """See `Sink`."""
+        if self._first == 0:
+            self._lows[0, 0] += count
+        elif self._second == 0:
+            self._lows[1, 0] += count
+
+    def take(self) -> tuple[float, float]:
+        """The two magnitudes, infinite where nothing is kept."""
+        if self._band is None:
+            return math.inf, math.inf
+        (first, low), (second, high) = self._band
+        own = self._lows[0 if first == second else 1]
+        return magnitude(self._lows[0], first, low), magnitude(own, second, high)
 
 
 class Measurer:
@@ -33,7 +78,6 @@ class Measurer:
     def __init__(self, method: Method, roles: Roles, *, wide: bool) -> None:
         self._method, self._roles, self._wide = method, roles, wide
         self._counting: list[CountSink] = []
-        self._refining: list[RefineSink] = []
         self._subtract = Subtraction()
 
     def __call__(self, merge: Merge, blocks: Read) -> tuple[dict[str, Any], list[Sketch]]:
@@ -70,30 +114,10 @@ class Measurer:
     def _refine(
         self, bands: Sequence[tuple[Sought, Sought] | None], blocks: Read
     ) -> tuple[tuple[float, float], ...]:
-        sinks, self._refining = self._refining, []
-        while len(sinks) < len(bands):
-            sinks.append(RefineSink())
-        codes = {
-            number: tuple(sorted({c for code, _ in band for c in signed(code)}))
-            for number, band in enumerate(bands)
-            if band is not None
-        }
-        task = Task(0, (), (), 8, 0, refine={n: codes.get(n, ()) for n in range(len(bands))})
-        for number, sink in enumerate(sinks[: len(bands)]):
-            sink.of(task)
-            sink.begin(number)
-        if codes:
+        sinks = [BandSink(band) for band in bands]
+        if any(band is not None for band in bands):
             self._subtract_all(blocks, sinks)
-        found = []
-        for sink, band in zip(sinks, bands, strict=False):
-            refinement = sink.take()
-            if band is None:
-                found.append((math.inf, math.inf))
-            else:
-                low, high = (magnitude(refinement, *sought) for sought in band)
-                found.append((low, high))
-        self._refining = sinks
-        return tuple(found)
+        return tuple(sink.take() for sink in sinks)
 
     def _subtract_all(self, blocks: Read, sinks: Sequence[Sink[Any]]) -> None:
         base = self._roles.base
