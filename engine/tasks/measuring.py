@@ -34,7 +34,8 @@ class BandSink:
 
     def __init__(self, band: tuple[Sought, Sought] | None) -> None:
         self._band = band
-        self._first, self._second = (np.uint32(code) for code, _ in band) if band else (None, None)
+        codes = [np.uint32(code) for code, _ in band] if band else [np.uint32(0)] * 2
+        self._first, self._second = codes
         self._lows = np.zeros((2, 1 << 16) if band else (2, 0), np.int64)
 
     def begin(self, ordinal: int) -> None:
