@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.verbs.paper import paper
     from engine.verbs.query import sql
     from engine.verbs.scan import dry_run, scan
+    from engine.verbs.simulate import simulate
 
 __all__ = [
     "__version__",
@@ -44,6 +45,7 @@ __all__ = [
     "paper",
     "scan",
     "show",
+    "simulate",
     "sql",
 ]
 
@@ -62,6 +64,7 @@ _HOMES = {
     "paper": "paper",
     "scan": "scan",
     "show": "look",
+    "simulate": "simulate",
     "sql": "query",
 }
 
