@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.verbs.nearest import nearest
     from engine.verbs.pack import pack
     from engine.verbs.paper import paper
+    from engine.verbs.plot import plot
     from engine.verbs.query import sql
     from engine.verbs.scan import dry_run, scan
     from engine.verbs.simulate import simulate
@@ -43,6 +44,7 @@ __all__ = [
     "nearest",
     "pack",
     "paper",
+    "plot",
     "scan",
     "show",
     "simulate",
@@ -62,6 +64,7 @@ _HOMES = {
     "nearest": "nearest",
     "pack": "pack",
     "paper": "paper",
+    "plot": "plot",
     "scan": "scan",
     "show": "look",
     "simulate": "simulate",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import ask, comparing, deltas, exporting, jobs, packing, scanning, simulating
+from engine.cli import ask, comparing, deltas, exporting, jobs, packing, picturing, scanning, simulating
 from engine.cli.output import complain, prepare_streams
 from engine.errors import GaussmeterError
 from engine.execution.process import few_arenas, without_telemetry
@@ -58,6 +58,7 @@ app.command()(ask.paper)
 app.command()(comparing.compare)
 app.command()(comparing.nearest)
 app.command()(simulating.simulate)
+app.command()(picturing.plot)
 
 
 def main() -> None:
