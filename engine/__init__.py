@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.verbs.paper import paper
     from engine.verbs.plot import plot
     from engine.verbs.query import sql
+    from engine.verbs.report import report
     from engine.verbs.scan import dry_run, scan
     from engine.verbs.simulate import simulate
 
@@ -45,6 +46,7 @@ __all__ = [
     "pack",
     "paper",
     "plot",
+    "report",
     "scan",
     "show",
     "simulate",
@@ -65,6 +67,7 @@ _HOMES = {
     "pack": "pack",
     "paper": "paper",
     "plot": "plot",
+    "report": "report",
     "scan": "scan",
     "show": "look",
     "simulate": "simulate",

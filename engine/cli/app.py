@@ -59,6 +59,7 @@ app.command()(comparing.compare)
 app.command()(comparing.nearest)
 app.command()(simulating.simulate)
 app.command()(picturing.plot)
+app.command()(picturing.report)
 
 
 def main() -> None:

@@ -96,6 +96,35 @@ def plot(
         say(printable(f"{report.path}: {report.title}, {nbytes(report.nbytes)}") + "\n")
 
 
+def report(
+    subjects: Annotated[
+        list[str],
+        typer.Argument(metavar="SUBJECT...", help="Numbers, names, places, or beginnings of names."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+    warehouse: options.Warehouse = Path(WAREHOUSE),
+    form: options.As = Format.TABLE,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a page about subjects: one HTML file that works offline, from the warehouse alone.
+
+    Table 1, damage, what was learnt, heat maps, sigma by depth, histograms, departures from a Gaussian,
+    provenance, and all tensors in tables that sort themselves.
+    """
+    _table_or_json("report", form)
+    from engine.verbs.report import report as run
+
+    with progress() as listener:
+        written = run(*subjects, output=output, warehouse=warehouse, listener=listener)
+    if form is Format.JSON:
+        say(json.dumps(asdict(written), indent=1) + "\n")
+    elif not quiet:
+        what = f"{len(written.subjects)} subject{'s' * (len(written.subjects) != 1)}"
+        say(
+            printable(f"{written.path}: {what}, {written.pictures} pictures, {nbytes(written.nbytes)}") + "\n"
+        )
+
+
 def _table_or_json(command: str, form: Format) -> None:
     if form not in (Format.TABLE, Format.JSON):
         raise ConfigError(f"{command} prints table or json, not {form}")

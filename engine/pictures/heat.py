@@ -17,7 +17,7 @@ GAUSSIAN_KURTOSIS, GAUSSIAN_RATIO = 2.829, 0.9973
 """Of a Gaussian cut at 3 sigma: its kurtosis, and the share that is kept."""
 
 _CELL, _ROW = 14, 20
-_LEAST_WIDTH = 260
+_LEAST_WIDTH = 400
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ LINEAR_REACH, LOG_REACH = 4.5, 10.0
 _PEAK = 1 / math.sqrt(2 * math.pi)  # of the normal's density
 _FOOT, _HEAD = -7, 2.5  # the ends of a log axis, as powers of ten
 _CURVE = 41  # points of a fitted normal
-_SMALL, _LARGE = (96, 44), (148, 84)  # width and height of a panel of a grid, and of another
+_SMALL = (96, 44)  # width and height of a panel of a grid
+_ACROSS, _TALL = 640, 84  # width of panels that follow each other, taken together; their height
 _WORDS = {"inverted_t": "inverted T"}
 
 
@@ -102,7 +103,8 @@ def histograms(
     for number, block in enumerate(blocks):
         data[f"block{number}"] = [r for p in block.panels for r in _rows(p, frame)]
         parts.append(_grid(f"block{number}", block, frame, number == 0, columns))
-    return finish(name, title, _how_to_read(log, overlay), alt.vconcat(*parts, spacing=26), data)
+    whole = alt.vconcat(*parts, spacing=26).resolve_scale(color="independent")  # only one has a legend
+    return finish(name, title, _how_to_read(log, overlay), whole, data)
 
 
 def _colours(keys: Sequence[str], overlay: bool) -> dict[str, str]:
@@ -125,7 +127,7 @@ def _how_to_read(log: bool, overlay: bool) -> list[str]:
 
 def _rows(panel: Panel, frame: _Frame) -> list[dict[str, Any]]:
     """The data of a panel: the outline of each histogram, the normal, and the words in its corner."""
-    place = {"row": label(panel.row, 40), "column": label(panel.column, 40)}
+    place = {"row": label(panel.row, 40), "column": label(panel.column, 48)}
     tops = [s.counts.density.max(initial=0.0) * panel.std for s in panel.series]
     top = max([*tops, *([] if frame.overlay else [_PEAK])]) or 1.0
     rows: list[dict[str, Any]] = []
@@ -171,9 +173,9 @@ class _Frame:
 def _grid(data: str, block: Block, frame: _Frame, legend: bool, columns: int) -> alt.FacetChart:
     import altair as alt
 
-    width, height = _SMALL if block.by_row else _LARGE
+    width, height = _SMALL if block.by_row else (_ACROSS // columns - 12, _TALL)
     panel = _panel(frame, legend).properties(width=width, height=height)
-    order = distinct(label(p.column, 40) for p in block.panels)
+    order = distinct(label(p.column, 48) for p in block.panels)
     header = alt.Header(title=None, labelLimit=width + 10, labelPadding=3)
     if not block.by_row:
         column = alt.Facet(field="column", type="nominal", sort=order, header=header)

@@ -73,7 +73,7 @@ def paper(
         if scores is not None:
             given["scores"] = read_scores(scores, lambda wanted: find_subject(connection, wanted))
         if "paper" in query.defaults and given.get("paper") is None:
-            given["paper"] = json.dumps(_own_numbers(name, models_of(connection)))
+            given["paper"] = json.dumps(own_numbers(name, models_of(connection)))
         return run_query(connection, query, given)
 
 
@@ -93,7 +93,7 @@ def models_of(connection: Connection) -> list[tuple[int, PaperModel]]:
     return [(number, model) for number, model in found if model is not None]
 
 
-def _own_numbers(table: str, models: list[tuple[int, PaperModel]]) -> list[dict[str, Any]]:
+def own_numbers(table: str, models: list[tuple[int, PaperModel]]) -> list[dict[str, Any]]:
     """What the paper says of subjects, as rows of the parameter `paper` of a query."""
     if table == "table5":
         return [{"subject_id": number, **asdict(line)} for number, model in models for line in model.table5]

@@ -44,7 +44,7 @@ from tests.integration.helpers import (
 
 COMMANDS = [
     "scan", "check", "delta", "pack", "export", "import", "job", "ls", "show", "compare", "nearest", "sql", "paper",
-    "simulate", "plot",
+    "simulate", "plot", "report",
 ]  # fmt: skip
 
 

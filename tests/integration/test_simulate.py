@@ -29,9 +29,8 @@ def test_the_levels_have_the_shapes_that_the_paper_sees(warehouse):
     assert_consistent(warehouse)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_other_seeds_have_the_same_shapes_and_other_counts(tmp_path, warehouse, seed):
-    report = engine.simulate(seed=seed, points=200_000, warehouse=tmp_path / "w.duckdb")
+def test_another_seed_has_the_same_shapes_and_other_counts(tmp_path, warehouse):
+    report = engine.simulate(seed=7, points=200_000, warehouse=tmp_path / "w.duckdb")
     assert tuple(level.shape_class for level in report.levels) == SHAPES
     there = contents(warehouse, 1)
     here = contents(tmp_path / "w.duckdb", 1)

@@ -15,7 +15,7 @@ ENGINE = ROOT / "engine"
 
 FLOORS = [
     "version", "errors", "nouns", "config", "kernels", "sketch", "device", "differences", "statistics",
-    "merge_methods", "pictures", "storage", "formats", "plan", "tasks", "execution", "warehouse", "verbs", "cli",
+    "merge_methods", "pictures", "pages", "storage", "formats", "plan", "tasks", "execution", "warehouse", "verbs", "cli",
 ]  # fmt: skip
 """From the ground up: a module imports from floors below its own, or from its own folder."""
 
