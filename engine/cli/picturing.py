@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from engine.cli.progress import progress
 from engine.cli.render import nbytes
 from engine.errors import ConfigError
 from engine.nouns.defaults import WAREHOUSE
+
+if TYPE_CHECKING:
+    from engine.verbs.report import Report
 
 
 class Picture(StrEnum):
@@ -116,6 +119,11 @@ def report(
 
     with progress() as listener:
         written = run(*subjects, output=output, warehouse=warehouse, listener=listener)
+    print_report(written, form, quiet=quiet)
+
+
+def print_report(written: Report, form: Format, *, quiet: bool) -> None:
+    """Print where a report was written."""
     if form is Format.JSON:
         say(json.dumps(asdict(written), indent=1) + "\n")
     elif not quiet:

@@ -58,13 +58,13 @@ def gaps(title: str, points: Sequence[Gap]) -> Picture:
     )
     base = alt.Chart().encode(
         x=alt.X(
-            field="score_gap", type="quantitative", title="gap in score, points", scale=alt.Scale(padding=14)
+            field="score_gap", type="quantitative", title="gap in score, points", scale=alt.Scale(zero=True)
         ),
         y=alt.Y(
             field="std_gap",
             type="quantitative",
-            title="mean |σ₁ − σ₂|, × 10⁻⁴",
-            scale=alt.Scale(padding=14),
+            title="mean |σ1 − σ2|, in units of 1e-4",
+            scale=alt.Scale(zero=True),
         ),
     )
     dots = base.mark_point(filled=True, size=60, opacity=0.9).encode(
@@ -84,5 +84,5 @@ def gaps(title: str, points: Sequence[Gap]) -> Picture:
 
 
 def _panel(gap: Gap) -> str:
-    known = "" if gap.correlation is None else f", r = {gap.correlation:.2f}"
+    known = "" if gap.correlation is None else f", correlation {gap.correlation:.2f}"
     return f"from {label(gap.baseline, 40)}{known}"

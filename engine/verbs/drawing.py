@@ -149,7 +149,7 @@ def _scores(connection: Connection, subjects: Sequence[Subject], how: How) -> Pi
             r["baseline"],
             r["subject"],
             r["method"] or "",
-            f"r = {r['r']}" if r["r"] is not None else r["subject"],
+            f"rank {r['r']}" if r["r"] is not None else r["subject"],
             r["std_gap"],
             r["score_gap"],
             r["correlation"],
