@@ -16,6 +16,7 @@ from engine.cli.output import printable, say
 from engine.cli.progress import progress
 from engine.cli.render import nbytes
 from engine.errors import ConfigError
+from engine.execution.process import without_scipy
 from engine.nouns.defaults import WAREHOUSE
 
 if TYPE_CHECKING:
@@ -58,14 +59,18 @@ def plot(
         ),
     ] = None,
     log: Annotated[bool, typer.Option("--log", help="Histograms on a logarithmic axis.")] = False,
-    bins: Annotated[int, typer.Option(help="Bins of each histogram.")] = 81,
+    bins: Annotated[
+        int | None, typer.Option(help="Bins of each histogram; 81, or 49 where there are many.")
+    ] = None,
     include: Annotated[_Patterns, typer.Option(help="Only histograms of tensors that match this.")] = None,
     exclude: Annotated[_Patterns, typer.Option(help="No histograms of tensors that match this.")] = None,
     scores: Annotated[
         Path | None,
         typer.Option(help="CSV with the columns subject and score, for scores; else those of runs."),
     ] = None,
-    scale: Annotated[float, typer.Option(help="Pixels of a PNG for each point.")] = 2.0,
+    scale: Annotated[
+        float | None, typer.Option(help="Pixels of a PNG for each point; 2, or less for large pictures.")
+    ] = None,
     warehouse: options.Warehouse = Path(WAREHOUSE),
     form: options.As = Format.TABLE,
     quiet: options.Quiet = False,
@@ -77,6 +82,7 @@ def plot(
     simulation: Fig. 7. learning: curves of runs.
     """
     _table_or_json("plot", form)
+    without_scipy()
     from engine.verbs.plot import plot as run
 
     with progress() as listener:
@@ -115,6 +121,7 @@ def report(
     provenance, and all tensors in tables that sort themselves.
     """
     _table_or_json("report", form)
+    without_scipy()
     from engine.verbs.report import report as run
 
     with progress() as listener:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from engine.pictures.picture import Picture, distinct, finish, label
-from engine.pictures.theme import FIT, NOTE, SHAPES, series_colours
+from engine.pictures.sheet import Group, Place, Sheet, Words, lay_out
+from engine.pictures.theme import FIT, INK, NOTE, RULE, SHAPES, series_colours
 from engine.statistics.histogram import Histogram
 
 if TYPE_CHECKING:
@@ -21,9 +20,7 @@ LINEAR_REACH, LOG_REACH = 4.5, 10.0
 
 _PEAK = 1 / math.sqrt(2 * math.pi)  # of the normal's density
 _FOOT, _HEAD = -7, 2.5  # the ends of a log axis, as powers of ten
-_CURVE = 41  # points of a fitted normal
-_SMALL = (96, 44)  # width and height of a panel of a grid
-_ACROSS, _TALL = 640, 84  # width of panels that follow each other, taken together; their height
+_TALLEST = 1.05  # of a linear axis, where 1 is the peak
 _WORDS = {"inverted_t": "inverted T"}
 
 
@@ -95,16 +92,19 @@ def histograms(
         overlay: colours stand for subjects, and no normal is drawn.
         columns: panels in a row, where they follow each other.
     """
-    import altair as alt
-
-    keys = distinct(s.key for b in blocks for p in b.panels for s in p.series)
-    frame = _Frame(log, overlay, _colours(keys, overlay))
-    data, parts = {}, []
-    for number, block in enumerate(blocks):
-        data[f"block{number}"] = [r for p in block.panels for r in _rows(p, frame)]
-        parts.append(_grid(f"block{number}", block, frame, number == 0, columns))
-    whole = alt.vconcat(*parts, spacing=26).resolve_scale(color="independent")  # only one has a legend
-    return finish(name, title, _how_to_read(log, overlay), whole, data)
+    frame = _Frame(log, overlay)
+    groups = [
+        Group(b.heading, tuple(p.row for p in b.panels), tuple(p.column for p in b.panels)) for b in blocks
+    ]
+    sheet = lay_out(groups, [b.by_row for b in blocks], columns, before=24 if log else 0)
+    panels = [p for b in blocks for p in b.panels]
+    data: dict[str, list[dict[str, Any]]] = {"bins": [], "over": [], "fits": [], "notes": []}
+    for number, (panel, place) in enumerate(zip(panels, sheet.places, strict=True)):
+        _add(data, number, panel, place, frame)
+    data |= _surroundings(sheet, frame)
+    keys = distinct(s.key for p in panels for s in p.series)
+    chart = _chart(sheet, frame, _colours(keys, overlay))
+    return finish(name, title, _how_to_read(log, overlay), chart, data)
 
 
 def _colours(keys: Sequence[str], overlay: bool) -> dict[str, str]:
@@ -112,6 +112,10 @@ def _colours(keys: Sequence[str], overlay: bool) -> dict[str, str]:
     if overlay:
         return dict(zip(map(_said, keys), series_colours(len(keys)), strict=True))
     return {_said(key): colour for key, colour in SHAPES.items() if key in keys}
+
+
+def _said(key: str) -> str:
+    return label(_WORDS.get(key, key))
 
 
 def _how_to_read(log: bool, overlay: bool) -> list[str]:
@@ -125,133 +129,116 @@ def _how_to_read(log: bool, overlay: bool) -> list[str]:
     return lines
 
 
-def _rows(panel: Panel, frame: _Frame) -> list[dict[str, Any]]:
-    """The data of a panel: the outline of each histogram, the normal, and the words in its corner."""
-    place = {"row": label(panel.row, 40), "column": label(panel.column, 48)}
-    tops = [s.counts.density.max(initial=0.0) * panel.std for s in panel.series]
-    top = max([*tops, *([] if frame.overlay else [_PEAK])]) or 1.0
-    rows: list[dict[str, Any]] = []
-    for number, series in enumerate(panel.series):
-        x = (series.counts.edges - panel.mean) / panel.std
-        y = [frame.height(d * panel.std, top) for d in series.counts.density.tolist()]
-        outline = zip(x.tolist(), [*y, y[-1] if y else 0.0], strict=True)
-        of = {**place, "of": _said(series.key), **({"on_top": number > 0} if frame.overlay else {})}
-        rows += [{**of, "x": round(a, 3), "y": round(b, 4)} for a, b in outline]
-    if panel.series and not frame.overlay:
-        for z in np.linspace(-frame.reach, frame.reach, _CURVE).tolist():
-            density = _PEAK * math.exp(-z * z / 2)
-            if density > 10.0**_FOOT:
-                rows.append({**place, "x": round(z, 3), "fit": round(frame.height(density, top), 4)})
-    rows.append({**place, "note": label(panel.note, 40)})
-    return rows
-
-
-def _said(key: str) -> str:
-    return label(_WORDS.get(key, key))
-
-
 @dataclass(frozen=True, slots=True)
 class _Frame:
     """What all panels have in common; see `histograms`."""
 
     log: bool
     overlay: bool
-    colours: dict[str, str]
 
     @property
     def reach(self) -> float:
         return LOG_REACH if self.log else LINEAR_REACH
 
-    def height(self, density: float, top: float) -> float:
-        """Where a density lies on the axis."""
-        return math.log10(max(density, 10.0**_FOOT)) if self.log else density / top
+    @property
+    def ticks_across(self) -> list[tuple[float, str]]:
+        far = 8 if self.log else 3
+        return [(-far, f"−{far}σ"), (0, "0"), (far, f"{far}σ")]
 
-    def domain(self) -> list[float]:
-        return [_FOOT, _HEAD] if self.log else [0, 1.05]
+    @property
+    def ticks_up(self) -> list[tuple[float, str]]:
+        """As powers of ten."""
+        return [(-6, "1e-6"), (-3, "1e-3"), (0, "1")] if self.log else []
+
+    def across(self, place: Place, z: float) -> float:
+        """Where a distance from the mean lies on the sheet."""
+        share = min(max((z + self.reach) / (2 * self.reach), 0.0), 1.0)
+        return round(place.left + place.width * share, 1)
+
+    def up(self, place: Place, density: float, top: float) -> float:
+        """Where a density lies on the sheet; `top` is that of the panel's peak."""
+        return self.at(place, math.log10(max(density, 10.0**_FOOT)) if self.log else density / top)
+
+    def at(self, place: Place, height: float) -> float:
+        """Where a height of the axis lies on the sheet."""
+        share = (height - _FOOT) / (_HEAD - _FOOT) if self.log else height / _TALLEST
+        return round(place.top + place.height * (1 - min(max(share, 0.0), 1.0)), 1)
 
 
-def _grid(data: str, block: Block, frame: _Frame, legend: bool, columns: int) -> alt.FacetChart:
+def _add(
+    data: Mapping[str, list[dict[str, Any]]], number: int, panel: Panel, place: Place, frame: _Frame
+) -> None:
+    """Add the data of a panel: the outline of each histogram, the normal at the same places, and a note."""
+    data["notes"].append({"text": label(panel.note, 40), "x": place.left + 3, "y": place.top + 8})
+    tops = [s.counts.density.max(initial=0.0) * panel.std for s in panel.series]
+    top = max([*tops, *([] if frame.overlay else [_PEAK])]) or 1.0
+    foot = place.top + place.height
+    for order, series in enumerate(panel.series):
+        z = ((series.counts.edges - panel.mean) / panel.std).tolist()
+        densities = (series.counts.density * panel.std).tolist()
+        of = {"k": number, "of": _said(series.key)}
+        for x, density in zip(z, [*densities, densities[-1]], strict=True):
+            row = {**of, "x": frame.across(place, x), "y": frame.up(place, density, top), "y2": foot}
+            data["over" if order else "bins"].append(row)
+            normal = _PEAK * math.exp(-x * x / 2)
+            if not frame.overlay and normal > 10.0**_FOOT:
+                data["fits"].append({"k": number, "x": row["x"], "y": frame.up(place, normal, top)})
+
+
+def _surroundings(sheet: Sheet, frame: _Frame) -> dict[str, list[dict[str, Any]]]:
+    """The data of what is around the panels: frames, headings, ticks."""
+
+    def words(some: Sequence[Words]) -> list[dict[str, Any]]:
+        return [{"text": w.text, "x": w.x, "y": w.y} for w in some]
+
+    frames = [{"x": p.left, "y": p.top, "x2": p.left + p.width, "y2": p.top + p.height} for p in sheet.places]
+    below = [
+        {"text": text, "x": frame.across(p, z), "y": p.top + p.height}
+        for p in sheet.bottoms
+        for z, text in frame.ticks_across
+    ]
+    before = [
+        {"text": text, "x": p.left, "y": frame.at(p, height)}
+        for p in sheet.lefts
+        for height, text in frame.ticks_up
+    ]
+    named = {"titles": words(sheet.titles), "heads": words(sheet.heads), "sides": words(sheet.sides)}
+    return {"frames": frames, "below": below, "before": before, **named}
+
+
+def _chart(sheet: Sheet, frame: _Frame, colours: dict[str, str]) -> alt.LayerChart:
     import altair as alt
 
-    width, height = _SMALL if block.by_row else (_ACROSS // columns - 12, _TALL)
-    panel = _panel(frame, legend).properties(width=width, height=height)
-    order = distinct(label(p.column, 48) for p in block.panels)
-    header = alt.Header(title=None, labelLimit=width + 10, labelPadding=3)
-    if not block.by_row:
-        column = alt.Facet(field="column", type="nominal", sort=order, header=header)
-        chart = panel.facet(facet=column, columns=columns, data=alt.NamedData(data), spacing=16)
-    else:
-        rows = distinct(label(p.row, 40) for p in block.panels)
-        side = alt.Header(title=None, labelAngle=0, labelAlign="left", labelPadding=4)
-        chart = panel.facet(
-            row=alt.Row(field="row", type="nominal", sort=rows, header=side),
-            column=alt.Column(field="column", type="nominal", sort=order, header=header),
-            data=alt.NamedData(data),
-            spacing=4,
-        )
-    if block.heading:
-        chart = chart.properties(title=alt.TitleParams(label(block.heading), fontSize=12))
-    return chart
+    def on(data: str) -> alt.Chart:
+        x = alt.X(field="x", type="quantitative", scale=None, axis=None)
+        y = alt.Y(field="y", type="quantitative", scale=None, axis=None)
+        base: alt.Chart = alt.Chart(alt.NamedData(data)).encode(x=x, y=y)
+        return base
 
+    def text(data: str, **options: Any) -> alt.Chart:
+        marks: alt.Chart = on(data).mark_text(**options).encode(text=alt.Text(field="text", type="nominal"))
+        return marks
 
-def _panel(frame: _Frame, legend: bool) -> alt.LayerChart:
-    import altair as alt
-
-    x, tall, left = _axes(frame)
-    y = alt.Y(field="y", type="quantitative", scale=tall, axis=left)
-    scale = alt.Scale(domain=list(frame.colours), range=list(frame.colours.values()))
-    title = "subject" if frame.overlay else "shape"
-    key = alt.Legend(title=title, orient="top", direction="horizontal") if legend else None
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    key = alt.Legend(title="subject" if frame.overlay else "shape", orient="top", direction="horizontal")
     colour = alt.Color(field="of", type="nominal", scale=scale, legend=key)
-    base = alt.Chart()
-    bins = base.transform_filter("isValid(datum.y)").encode(x=x, y=y, color=colour)
-    area = bins.mark_area(interpolate="step-after", clip=True, opacity=0.75, line=False).encode(
-        y2=alt.Y2Datum(frame.domain()[0])
-    )
-    if frame.overlay:
-        line = bins.mark_line(interpolate="step-after", strokeWidth=1.2, clip=True)
-        layers = [
-            area.transform_filter("datum.on_top === false"),
-            line.transform_filter("datum.on_top === true"),
-        ]
-    else:
-        fit = base.mark_line(strokeDash=[3, 2], strokeWidth=1, color=FIT, clip=True)
-        curve = alt.Y(field="fit", type="quantitative", scale=tall, axis=left)
-        layers = [
-            area,
-            fit.transform_filter("isValid(datum.fit)").encode(x=x, y=curve),
-        ]
-    words = base.mark_text(align="left", baseline="top", fontSize=8.5, dx=3, dy=3, color=NOTE)
-    corner = words.transform_filter("isValid(datum.note)").encode(
-        x=alt.value(0), y=alt.value(0), text=alt.Text(field="note", type="nominal")
-    )
-    panel: alt.LayerChart = alt.LayerChart(layer=[*layers, corner])
-    return panel
-
-
-def _axes(frame: _Frame) -> tuple[alt.X, alt.Scale, alt.Axis | None]:
-    """The axis across; scale and axis up, which only a logarithmic one has."""
-    import altair as alt
-
-    far = 8 if frame.log else 3
-    marks = [-far, 0, far]
-    across = alt.Axis(
-        title=None,
-        values=marks,
-        labelExpr="replace(datum.value + (datum.value ? 'σ' : ''), '-', '−')",
-        grid=False,
-    )
-    x = alt.X(
-        field="x",
-        type="quantitative",
-        scale=alt.Scale(domain=[-frame.reach, frame.reach], nice=False),
-        axis=across,
-    )
-    up = (
-        alt.Axis(
-            title=None, values=[-6, -3, 0], labelExpr="datum.value ? '1e' + datum.value : '1'", grid=False
-        )
-        if frame.log
-        else None
-    )
-    return x, alt.Scale(domain=frame.domain(), nice=False, zero=False), up
+    each, foot, right = alt.Detail(field="k"), alt.Y2(field="y2"), alt.X2(field="x2")
+    step = on("bins").mark_area(interpolate="step-after", orient="vertical", opacity=0.75)
+    over = on("over").mark_line(interpolate="step-after", strokeWidth=1.2)
+    fits = on("fits").mark_line(strokeDash=[3, 2], strokeWidth=1, color=FIT)
+    layers = [
+        step.encode(y2=foot, detail=each, color=colour),
+        over.encode(detail=each, color=colour) if frame.overlay else fits.encode(detail=each),
+        on("frames").mark_rect(fill=None, stroke=RULE).encode(x2=right, y2=foot),
+        on("below").mark_tick(orient="vertical", size=4, yOffset=2, color=RULE),
+        on("before").mark_tick(orient="horizontal", size=4, xOffset=-2, color=RULE),
+        text("below", baseline="top", dy=6, fontSize=10, color=INK),
+        text("before", align="right", dx=-6, fontSize=9, color=INK),
+        text("notes", align="left", fontSize=8.5, color=NOTE),
+        text("heads", fontSize=9.5, color=INK),
+        text("sides", align="right", fontSize=10, color=INK),
+        text("titles", align="left", fontSize=12, fontWeight=600, color=INK),
+    ]
+    view = alt.ViewBackground(stroke=None)
+    chart: alt.LayerChart = alt.LayerChart(layer=layers, view=view, width=sheet.width, height=sheet.height)
+    return chart

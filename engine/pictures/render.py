@@ -15,16 +15,18 @@ FORMS = ("png", "svg", "html")
 """What a picture can become."""
 
 _MOST_PIXELS = 60e6  # of a PNG; larger ones are drawn at a smaller scale
+_MANY_PIXELS = 4e6  # where a scale is chosen, a large picture gets a smaller one
+_USUAL_SCALE, _LEAST_SCALE = 2.0, 1.25
 _SIZE = re.compile(r'<svg[^>]*? width="([\d.]+)" height="([\d.]+)"')
 
 
-def render(picture: Picture, form: str, *, scale: float = 2.0) -> bytes:
+def render(picture: Picture, form: str, *, scale: float | None = None) -> bytes:
     """Draw a picture.
 
     Args:
         picture: what to draw.
         form: one of `FORMS`.
-        scale: pixels of a PNG for each point.
+        scale: pixels of a PNG for each point; None for 2, and less where that would be many.
 
     Raises:
         ConfigError: an unknown form.
@@ -63,10 +65,12 @@ def _draw(function: str, *words: Any, **options: Any) -> Any:
         raise TaskError(f"the picture could not be drawn: {reason}") from error
 
 
-def _png(svg: str, scale: float) -> bytes:
-    width, height = (float(word) for word in size_of(svg))
-    most = (_MOST_PIXELS / max(width * height, 1)) ** 0.5
-    return bytes(_draw("svg_to_png", svg, scale=min(scale, most)))
+def _png(svg: str, scale: float | None) -> bytes:
+    width, height = size_of(svg)
+    area = max(width * height, 1)
+    if scale is None:
+        scale = min(_USUAL_SCALE, max((_MANY_PIXELS / area) ** 0.5, _LEAST_SCALE))
+    return bytes(_draw("svg_to_png", svg, scale=min(scale, (_MOST_PIXELS / area) ** 0.5)))
 
 
 def size_of(svg: str) -> tuple[float, float]:

@@ -19,9 +19,6 @@ from engine.verbs.panels import layer_blocks, matrices_of, named_blocks, overlai
 from engine.warehouse.queries import Value, named_queries, run_query
 from engine.warehouse.rows import Connection
 
-BINS = 81
-"""Bins of a histogram; an odd number, so that the mean lies in the middle of one."""
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -44,13 +41,13 @@ class How:
 
     Attributes:
         selection: which tensors, of histograms.
-        bins: of a histogram.
+        bins: of a histogram; None for as many as suit the panels.
         log: whether densities are on a logarithmic axis.
         given: parameters of the query behind `scores`.
     """
 
     selection: Selection
-    bins: int = BINS
+    bins: int | None = None
     log: bool = False
     given: Mapping[str, Value] | None = None
 

@@ -23,6 +23,7 @@ from engine.warehouse.sketches import read_sketches
 
 _AT_ONCE = 32  # tensors whose counts are held at once
 _MOST_COLUMNS = 16
+_BINS, _FEW_BINS, _MANY = 81, 49, 100  # odd, so that the mean lies in a bin; fewer where panels are many
 _MOST_OUTSIDE = 24
 
 
@@ -71,7 +72,7 @@ def matrices_of(connection: Connection, subject_id: int, selection: Selection) -
 
 
 def layer_blocks(
-    connection: Connection, matrices: Sequence[Matrix], *, bins: int, log: bool
+    connection: Connection, matrices: Sequence[Matrix], *, bins: int | None, log: bool
 ) -> tuple[Block, ...]:
     """Panels by layer and module, a block for each part, and one of what lies outside of the layers."""
     groups = _blocks_of_groups(matrices)
@@ -83,7 +84,7 @@ def named_blocks(
     connection: Connection,
     matrices: Sequence[Matrix],
     *,
-    bins: int,
+    bins: int | None,
     log: bool,
     title: Callable[[Matrix], str] = lambda m: m.name,
 ) -> tuple[Block, ...]:
@@ -98,7 +99,7 @@ def overlaid_blocks(
     theirs: Sequence[Matrix],
     keys: tuple[str, str],
     *,
-    bins: int,
+    bins: int | None,
     log: bool,
 ) -> tuple[Block, ...]:
     """Panels as in `layer_blocks`, of the matrices that two subjects have in common, matched by name."""
@@ -156,9 +157,11 @@ def _by_layer(matrices: Sequence[Matrix]) -> list[Group]:
 
 
 def _panels(
-    connection: Connection, groups: Sequence[Group], *, bins: int, log: bool, key: str | None = None
+    connection: Connection, groups: Sequence[Group], *, bins: int | None, log: bool, key: str | None = None
 ) -> Iterator[Panel]:
     """Draw up the panels of groups, in order."""
+    if bins is None:
+        bins = _FEW_BINS if len(groups) > _MANY else _BINS
     frames = [_Frame(g, bins, LOG_REACH if log else LINEAR_REACH) for g in groups]
     _fill(connection, frames)
     for group, frame in zip(groups, frames, strict=True):

@@ -13,7 +13,7 @@ from engine.nouns.events import Listener, ignore
 from engine.pictures.picture import require_libraries
 from engine.pictures.render import FORMS, render
 from engine.plan import Selection
-from engine.verbs.drawing import BINS, PICTURES, How, Subject, draw
+from engine.verbs.drawing import PICTURES, How, Subject, draw
 from engine.verbs.look import find_subject
 from engine.verbs.scores import read_scores
 from engine.warehouse.queries import Value, pick_name
@@ -45,11 +45,11 @@ def plot(
     picture: str | None = None,
     output: str | Path | None = None,
     log: bool = False,
-    bins: int = BINS,
+    bins: int | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     scores: str | Path | None = None,
-    scale: float = 2.0,
+    scale: float | None = None,
     warehouse: str | Path = WAREHOUSE,
     listener: Listener = ignore,
 ) -> PlotReport:
@@ -62,11 +62,11 @@ def plot(
             default the histograms of one subject, the overlay of two, sigma of more.
         output: a file that ends in .png, .svg or .html; by default a PNG in the working directory.
         log: histograms on a logarithmic axis.
-        bins: of each histogram.
+        bins: of each histogram; 81 by default, and 49 where there are many.
         include: shell patterns; only histograms of tensors whose name matches one.
         exclude: shell patterns; none of tensors whose name matches one.
         scores: CSV with the columns `subject` and `score`, for `scores`; else those of runs.
-        scale: pixels of a PNG for each point.
+        scale: pixels of a PNG for each point; 2 by default, and less for large pictures.
         warehouse: the DuckDB file.
         listener: told while waiting for a writer.
 
@@ -75,9 +75,9 @@ def plot(
         TaskError: the file cannot be written.
         WarehouseError: see `engine.errors`.
     """
-    if not 1 <= bins <= _MOST_BINS:
+    if bins is not None and not 1 <= bins <= _MOST_BINS:
         raise ConfigError(f"a histogram has 1 to {_MOST_BINS:,} bins, not {bins:,}")
-    if not 0.1 <= scale <= 10:
+    if scale is not None and not 0.1 <= scale <= 10:
         raise ConfigError(f"a scale lies between 0.1 and 10, not at {scale}")
     form = _form(output)
     if picture is not None:

@@ -10,7 +10,7 @@ from engine.nouns.defaults import MAX_MAGNITUDE
 from engine.pages.html import Html, details, facts, join, paragraph, section, table, text
 from engine.pictures.histograms import histograms
 from engine.plan import Selection
-from engine.verbs.drawing import BINS, How, Subject
+from engine.verbs.drawing import How, Subject
 from engine.verbs.gallery import Gallery
 from engine.verbs.panels import matrices_of, named_blocks
 from engine.warehouse.queries import Value, named_queries, run_query
@@ -19,7 +19,7 @@ from engine.warehouse.rows import Connection
 
 _DEPARTURES = 12
 _MOST_NOT_COUNTED = 1000
-_HOW = How(Selection(), BINS)
+_HOW = How(Selection())
 
 
 def of_subject(connection: Connection, subject: Subject, gallery: Gallery, title: str) -> Html:
@@ -121,7 +121,7 @@ def _departures(connection: Connection, subject: Subject, gallery: Gallery, ask:
     names = [str(row[0]) for row in result.rows]
     by_name = {m.name: m for m in matrices_of(connection, subject.subject_id, Selection()) if m.name in names}
     ranked = [by_name[name] for name in names if name in by_name]
-    blocks = named_blocks(connection, ranked, bins=BINS, log=False)
+    blocks = named_blocks(connection, ranked, bins=None, log=False)
     title = f"{subject.name}: the matrices furthest from a Gaussian"
     note = (
         "By the mean of three ranks: Kolmogorov-Smirnov distance to the fitted normal, width of the middle "

@@ -12,6 +12,7 @@ import pytest
 
 import engine
 from engine.plan import Selection
+from engine.statistics.histogram import between_values
 from engine.verbs.drawing import PICTURES, How, draw
 from engine.verbs.plot import look_up
 from engine.warehouse.store import Warehouse
@@ -124,17 +125,26 @@ def test_what_is_drawn_by_default_depends_on_how_many_subjects_there_are(folder,
 @pytest.mark.parametrize("log", [False, True])
 def test_histograms_are_the_counts(folder, log):
     name = "model.layers.1.mlp.up_proj.weight"
-    blocks = rows_of(folder, "histograms", "model", selection=Selection((name,)), bins=9, log=log)
-    bars = [r for rows in blocks.values() for r in rows if "y" in r]
+    data = rows_of(folder, "histograms", "model", selection=Selection((name,)), bins=9, log=log)
+    (frame,) = data["frames"]
     values = (llama(3)[name][1].astype(np.uint32) << 16).view(np.float32).ravel().astype(np.float64)
-    z = (values - values.mean()) / values.std()
-    edges = np.array([r["x"] for r in bars])
-    density = np.histogram(z, edges)[0] / len(z) / np.diff(edges)
-    top = max(density.max(), 1 / np.sqrt(2 * np.pi))
-    expected = np.log10(np.maximum(density, 1e-7)) if log else density / top
-    assert [r["y"] for r in bars[:-1]] == pytest.approx(expected, abs=0.02)
-    fit = [r["fit"] for rows in blocks.values() for r in rows if "fit" in r]
-    assert max(fit) == pytest.approx(np.log10(0.39894) if log else 0.39894 / top, abs=1e-3)
+    reach, (low, high) = (10.0, (-7, 2.5)) if log else (4.5, (0, 1.05))
+    edges = between_values(values.mean() + values.std() * np.linspace(-reach, reach, 10), "bf16")
+    density = np.histogram(values, edges)[0] / len(values) / np.diff(edges) * values.std()
+    peak = 1 / np.sqrt(2 * np.pi)
+    top = max(density.max(), peak)
+    heights = np.log10(np.maximum(density, 1e-7)) if log else density / top
+    y = frame["y2"] - (frame["y2"] - frame["y"]) * (heights - low) / (high - low)
+    assert [r["y"] for r in data["bins"]][:-1] == pytest.approx(y.tolist(), abs=0.06)
+    x = (edges - values.mean()) / values.std() / (2 * reach) + 0.5
+    x = frame["x"] + (frame["x2"] - frame["x"]) * np.clip(x, 0, 1)
+    assert [r["x"] for r in data["bins"]] == pytest.approx(x.tolist(), abs=0.06)
+    middle = min(data["fits"], key=lambda r: abs(r["x"] - (frame["x"] + frame["x2"]) / 2))
+    off = (middle["x"] - (frame["x"] + frame["x2"]) / 2) / (frame["x2"] - frame["x"]) * 2 * reach
+    normal = peak * np.exp(-off * off / 2)
+    height = np.log10(normal) if log else normal / top
+    expected = frame["y2"] - (frame["y2"] - frame["y"]) * (height - low) / (high - low)
+    assert middle["y"] == pytest.approx(expected, abs=0.5)
 
 
 def test_experts_of_one_layer_share_a_panel(tmp_path):
@@ -144,10 +154,18 @@ def test_experts_of_one_layer_share_a_panel(tmp_path):
     tensors["model.layers.0.mlp.down_proj.weight"] = normal("BF16", 8, 8)
     write_tensors(tmp_path / "m.safetensors", tensors)
     engine.scan(tmp_path / "m.safetensors", warehouse=tmp_path / "stats.duckdb")
-    (rows,) = rows_of(tmp_path, "histograms", "m").values()
-    notes = {r["column"]: r["note"] for r in rows if "note" in r}
-    assert list(notes) == ["mlp.experts.*.up_proj", "mlp.down_proj"]
-    assert notes["mlp.experts.*.up_proj"].endswith("(40)")
+    data = rows_of(tmp_path, "histograms", "m")
+    assert [r["text"] for r in data["heads"]] == ["mlp.experts.*.up_proj", "mlp.down_proj"]
+    assert [r["text"].endswith("(40)") for r in data["notes"]] == [True, False]
+
+
+def test_long_names_that_end_and_begin_alike_keep_panels_of_their_own(tmp_path):
+    names = [f"{'a' * 100}{k}{'b' * 100}" for k in range(3)]
+    write_tensors(tmp_path / "m.safetensors", {n: normal("BF16", 8, 8, seed=k) for k, n in enumerate(names)})
+    engine.scan(tmp_path / "m.safetensors", warehouse=tmp_path / "stats.duckdb")
+    data = rows_of(tmp_path, "histograms", "m")
+    assert len({(r["x"], r["y"]) for r in data["frames"]}) == 3
+    assert len({r["k"] for r in data["bins"]}) == 3
 
 
 def test_what_has_no_spread_is_an_empty_panel(tmp_path):
