@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ LINEAR_REACH, LOG_REACH = 4.5, 10.0
 
 _PEAK = 1 / math.sqrt(2 * math.pi)  # of the normal's density
 _FOOT, _HEAD = -7, 2.5  # the ends of a log axis, as powers of ten
+_CURVE = 49  # points of a fitted normal
 _TALLEST = 1.05  # of a linear axis, where 1 is the peak
 _WORDS = {"inverted_t": "inverted T"}
 
@@ -168,7 +169,7 @@ class _Frame:
 def _add(
     data: Mapping[str, list[dict[str, Any]]], number: int, panel: Panel, place: Place, frame: _Frame
 ) -> None:
-    """Add the data of a panel: the outline of each histogram, the normal at the same places, and a note."""
+    """Add the data of a panel: the outline of each histogram, the normal, and a note."""
     data["notes"].append({"text": label(panel.note, 40), "x": place.left + 3, "y": place.top + 8})
     tops = [s.counts.density.max(initial=0.0) * panel.std for s in panel.series]
     top = max([*tops, *([] if frame.overlay else [_PEAK])]) or 1.0
@@ -180,9 +181,17 @@ def _add(
         for x, density in zip(z, [*densities, densities[-1]], strict=True):
             row = {**of, "x": frame.across(place, x), "y": frame.up(place, density, top), "y2": foot}
             data["over" if order else "bins"].append(row)
-            normal = _PEAK * math.exp(-x * x / 2)
-            if not frame.overlay and normal > 10.0**_FOOT:
-                data["fits"].append({"k": number, "x": row["x"], "y": frame.up(place, normal, top)})
+    if panel.series and not frame.overlay:
+        data["fits"] += _fit(number, place, top, frame)
+
+
+def _fit(number: int, place: Place, top: float, frame: _Frame) -> Iterator[dict[str, Any]]:
+    """The data of a fitted normal."""
+    for step in range(_CURVE):
+        x = frame.reach * (2 * step / (_CURVE - 1) - 1)
+        density = _PEAK * math.exp(-x * x / 2)
+        if density > 10.0**_FOOT:
+            yield {"k": number, "x": frame.across(place, x), "y": frame.up(place, density, top)}
 
 
 def _surroundings(sheet: Sheet, frame: _Frame) -> dict[str, list[dict[str, Any]]]:

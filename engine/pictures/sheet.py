@@ -1,6 +1,6 @@
 """A sheet of small panels: where each stands, with its heading, its frame and its ticks.
 
-Laid out here and drawn as a few marks, because a facet for each of hundreds of panels takes far longer.
+Laid out here and drawn as a few marks, because a facet for each of hundreds of panels takes longer.
 """
 
 from __future__ import annotations
