@@ -25,7 +25,7 @@ from engine.verbs.report_parts import of_subject, overview
 from engine.version import __version__
 from engine.warehouse.queries import named_queries, run_query
 from engine.warehouse.result import Result
-from engine.warehouse.rows import Connection
+from engine.warehouse.rows import Connection, Row, all_rows
 from engine.warehouse.store import Warehouse
 
 _MOST_SUBJECTS = 20
@@ -99,9 +99,23 @@ def _table1(connection: Connection, subjects: Sequence[Subject]) -> Result:
     """The lines of the subjects in Table 1, in their order."""
     query = named_queries("paper")["table1"]
     own = json.dumps(own_numbers("table1", models_of(connection)))
-    results = [run_query(connection, query, {"subject": s.name, "paper": own}) for s in subjects]
-    rows = [row for result in results for row in result.rows]
-    return Result(results[0].columns, list(dict.fromkeys(rows)))
+    rows: list[Row] = []
+    columns: list[str] = []
+    for subject in subjects:
+        answer = run_query(connection, query, {"subject": subject.name, "paper": own})
+        columns = answer.columns
+        rows += _own(connection, subject, answer.rows)
+    return Result(columns, rows)
+
+
+def _own(connection: Connection, subject: Subject, rows: Sequence[Row]) -> list[Row]:
+    """The row of a subject among those of all that have its name, which are in the order of their numbers."""
+    namesakes = all_rows(
+        connection,
+        "SELECT DISTINCT subject_id FROM tensor_stats WHERE subject = ? ORDER BY 1",
+        [subject.name],
+    )
+    return [row for (number,), row in zip(namesakes, rows, strict=True) if number == subject.subject_id]
 
 
 def _head(subjects: Sequence[Subject]) -> Html:

