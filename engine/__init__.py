@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from engine.verbs.import_ import import_
     from engine.verbs.job import job
     from engine.verbs.look import ls, show
+    from engine.verbs.merge import merge
     from engine.verbs.nearest import nearest
     from engine.verbs.pack import pack
     from engine.verbs.paper import paper
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from engine.verbs.report import report
     from engine.verbs.scan import dry_run, scan
     from engine.verbs.simulate import simulate
+    from engine.verbs.verify import verify
 
 __all__ = [
     "__version__",
@@ -42,6 +44,7 @@ __all__ = [
     "import_",
     "job",
     "ls",
+    "merge",
     "nearest",
     "pack",
     "paper",
@@ -51,6 +54,7 @@ __all__ = [
     "show",
     "simulate",
     "sql",
+    "verify",
 ]
 
 _HOMES = {
@@ -63,6 +67,7 @@ _HOMES = {
     "import_": "import_",
     "job": "job",
     "ls": "look",
+    "merge": "merge",
     "nearest": "nearest",
     "pack": "pack",
     "paper": "paper",
@@ -72,6 +77,7 @@ _HOMES = {
     "show": "look",
     "simulate": "simulate",
     "sql": "query",
+    "verify": "verify",
 }
 
 

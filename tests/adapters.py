@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from engine.execution.fold import Fold
 from engine.execution.in_process import InProcessExecutor
@@ -120,21 +121,47 @@ def change(adapter: Adapter, module: Module, tensors: Tensors, base: Tensors | N
     by_name = {t.name: i for i, t in enumerate(adapter.checkpoint.tensors)}
     order = [by_name[name] for name in tensors]
     found = dict(zip(order, own, strict=True))
-    b, a = (found[i].reshape(found[i].shape[0], -1) for i in (module.b, module.a))
-    pairs = [(b, a, module.scale)]
+    pairs = []
+    if module.a is not None and module.b is not None:
+        b, a = (found[i].reshape(found[i].shape[0], -1) for i in (module.b, module.a))
+        pairs.append((b, a, module.scale))
     if module.dash is not None:
         u, c, v = (found[i] for i in (module.dash.left, module.dash.weights, module.dash.right))
         pairs.append((u * c.reshape(1, -1), v, 1.0))
     turned = [(right.T, left.T, s) if module.transposed else (left, right, s) for left, right, s in pairs]
-    delta = product(*turned[0])
+    delta = product(*turned[0]) if turned else np.zeros(module.matrix, np.float32)
     for more in turned[1:]:
         delta = delta + product(*more)
+    if module.noise is not None:
+        return noisy(module, delta, found[module.noise.scale].reshape(()), base)
     if module.magnitude is None:
         return delta
     assert base is not None
     weight = numbers(base[module.name])
     form = dora_by_column if module.transposed else dora
     return form(weight.reshape(weight.shape[0], -1), delta, found[module.magnitude].reshape(-1))
+
+
+def noisy(module: Module, delta: F32, s: F32, base: Tensors | None) -> F32:
+    """Delta + s N, delta + s W, or s N - W; N is drawn whole."""
+    assert module.noise is not None
+    weight = numbers(base[module.name]) if base is not None and module.noise.form != "gaussian" else None
+    if module.noise.form == "weights":
+        return delta + s * weight
+    noise = drawn(module.noise.key, delta.size).reshape(delta.shape)
+    return delta + s * noise if weight is None else (delta + s * noise) - weight
+
+
+def drawn(key: int, size: int) -> F32:
+    """The first numbers of a stream of noise: SplitMix64's counter and the normal distribution's inverse."""
+    golden, first, second = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+    with np.errstate(over="ignore"):
+        z = np.uint64(key) + (np.arange(size, dtype=np.uint64) + np.uint64(1)) * np.uint64(golden)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(first)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(second)
+        n = (z ^ (z >> np.uint64(31))) >> np.uint64(11)
+    low = np.minimum(n, np.uint64((1 << 53) - 1) - n).astype(np.float64) + 0.5
+    return np.where(n < np.uint64(1 << 52), ndtri(low * 2.0**-53), -ndtri(low * 2.0**-53)).astype(np.float32)
 
 
 # Running

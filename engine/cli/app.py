@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import ask, comparing, deltas, exporting, jobs, packing, picturing, scanning, simulating
+from engine.cli import (
+    ask,
+    comparing,
+    deltas,
+    exporting,
+    jobs,
+    merging,
+    packing,
+    picturing,
+    scanning,
+    simulating,
+    verifying,
+)
 from engine.cli.output import complain, prepare_streams
 from engine.errors import GaussmeterError
 from engine.execution.process import few_arenas, without_telemetry
@@ -47,6 +59,8 @@ def common(
 app.command()(scanning.scan)
 app.command()(scanning.check)
 app.command()(deltas.delta)
+app.command()(merging.merge)
+app.command()(verifying.verify)
 app.command()(packing.pack)
 app.command()(exporting.export)
 app.command("import")(exporting.import_)

@@ -23,7 +23,6 @@ _DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF
 _REFUSED = {
     "slices": "layers are not cut out and stacked; list whole models under 'models'",
     "modules": "modules are not merged one by one; list whole models under 'models'",
-    "tokenizer": "is not read; 'tokenizer_source' may be union or base",
     "chat_template": "is not read; the base's is carried over",
 }
 _MEMORY_ONLY = "int8_mask"
@@ -33,6 +32,11 @@ def _some(value: Any) -> Any:
     if isinstance(value, tuple) and not value:
         raise ValueError("names no model")
     return value
+
+
+def _source(value: Any) -> Any:
+    """The source that mergekit's `tokenizer` names; what else may stand there is not known here."""
+    return value["source"] if isinstance(value, dict) and list(value) == ["source"] else value
 
 
 class _Model(Part):
@@ -52,6 +56,7 @@ class _File(Part):
     dtype: Literal["float64", "float32", "float16", "bfloat16"] | None = None
     out_dtype: Literal["float32", "float16", "bfloat16"] | None = None
     tokenizer_source: Literal["union", "base"] | None = None
+    tokenizer: Annotated[Literal["union", "base"] | None, BeforeValidator(_source)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +174,7 @@ def parse_merge(data: Any, schemas: Mapping[str, Schema], path: str | Path) -> M
         tuple(own),
         file.dtype == "float64",
         _DTYPES.get(file.out_dtype or (file.dtype if file.dtype != "float64" else None) or ""),
-        file.tokenizer_source,
+        file.tokenizer or file.tokenizer_source,
         tuple(reader.notes),
     )
 
@@ -229,6 +234,8 @@ class _Reader:
     def check(self, file: _File, models: int) -> None:
         """Check what concerns the whole."""
         schema = self.schema
+        if file.tokenizer and file.tokenizer_source and file.tokenizer != file.tokenizer_source:
+            self.faults.append("tokenizer: says something else than tokenizer_source; give one of them")
         if schema.base and file.base_model is None:
             self.faults.append(f"base_model: is missing; {schema.name} needs one")
         elif not schema.least <= models <= schema.most:

@@ -110,7 +110,12 @@ def read_yaml(path: str | Path) -> Any:
 
 def write_yaml(path: Path, data: Any) -> None:
     """Write plain data."""
-    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(dump_yaml(data), encoding="utf-8")
+
+
+def dump_yaml(data: Any) -> str:
+    """Spell plain data as YAML."""
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
 def validate(data: Any, model: type[Model], file: str) -> Model:

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from engine.errors import FormatError
 
 _EXCERPT = 60
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""Where a text has none of these escapes, no string of it is anything but valid Unicode."""
 
 
-def parse_object(data: bytes, *, file: str, what: str) -> dict[str, Any]:
+def parse_object(data: bytes, *, file: str, what: str, infinite: bool = False) -> dict[str, Any]:
     """Parse one JSON object, refusing what `json` alone lets pass.
 
     Args:
         data: the bytes.
         file: for messages.
         what: what the bytes are, for messages.
+        infinite: whether NaN and infinity are let pass, which Python writes into settings of models.
 
     Raises:
         FormatError: not UTF-8, not JSON, not an object, a key twice, NaN or infinity, a name with an
             unpaired surrogate, or nested too deeply.
     """
     try:
+        text = data.decode("utf-8")
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_refuse_constant, parse_int=_whole
+            text,
+            object_pairs_hook=_pairs if _SURROGATE.search(text) else _unique,
+            parse_constant=float if infinite else _refuse_constant,
+            parse_int=_whole,
         )
     except UnicodeDecodeError as error:
         raise FormatError(f"{what} is not UTF-8 at byte {error.start:,}", file=file) from error
@@ -40,14 +49,18 @@ def parse_object(data: bytes, *, file: str, what: str) -> dict[str, Any]:
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
     for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key[:_EXCERPT]!r} occurs twice")
         for text in (key, value) if isinstance(value, str) else (key,):
             if not _is_unicode(text):
                 raise ValueError(f"the text {text[:_EXCERPT]!r} is not valid Unicode")
-        result[key] = value
+    return _unique(pairs)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:_EXCERPT]!r} occurs twice")
     return result
 
 

@@ -100,7 +100,7 @@ def _merge_spans(
         blocks = [widen(m.part(start, stop), wide) for m in models]
         place = {"stretch": replace(stretch, start=stretch.start + start)}
         where = place if Need.STRETCH in method.needs else {}
-        _round(method(base[0] if base else None, blocks, **arguments, **where), out.part(start, stop))
+        round_into(method(base[0] if base else None, blocks, **arguments, **where), out.part(start, stop))
 
 
 def _check(method: Method, base: Stored | None, models: Sequence[Stored], out: Stored, wide: bool) -> None:
@@ -140,7 +140,8 @@ def widen(block: Stored, wide: bool = False) -> NDArray[np.floating[Any]]:
     return values.astype(np.float64) if wide else values
 
 
-def _round(values: NDArray[np.floating[Any]], out: Stored) -> None:
+def round_into(values: NDArray[np.floating[Any]], out: Stored) -> None:
+    """Round (m,) float32 or float64 once, as `merge` does."""
     if out.dtype.name == "F64":
         out.data.view("<f8")[:] = np.where(np.isnan(values), np.nan, values)
         return

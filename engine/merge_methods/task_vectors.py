@@ -59,10 +59,13 @@ def add_weighted(base: Block, models: Blocks, factors: Sequence[float]) -> Block
 
 
 def trimmed(task: Block, factor: float, band: tuple[float, float]) -> Block:
-    """The part of a task vector of which only magnitudes from the band's least to its largest are kept."""
+    """The part of a task vector of which only magnitudes from the band's least to its largest are kept.
+
+    Magnitudes are compared in float32, in which they were counted.
+    """
     number = task.dtype.type
-    size = np.abs(task)
-    beyond = (size < number(band[0])) | (size > number(band[1]))
+    size = np.abs(task).astype(np.float32)
+    beyond = (size < np.float32(band[0])) | (size > np.float32(band[1]))
     return task * np.where(beyond, number(0), number(factor))
 
 

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from engine.nouns.records import Checkpoint
 
-METHODS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "lora_dash": "LoRA-Dash"}
+METHODS = {
+    "lora": "LoRA",
+    "rslora": "rsLoRA",
+    "dora": "DoRA",
+    "lora_dash": "LoRA-Dash",
+    "noise": "a scalar on noise",
+    "full_gaussian": "noise in place of weights",
+    "svdiff": "SVDiff",
+    "lora_noise": "LoRA with a scalar",
+    "head": "a new head",
+}
 """Methods that are known, and what people call them."""
+
+NOISES = ("weights", "gaussian", "replaced")
+"""What a learnt scalar s is multiplied with: the weights, W' = (1 + s) W; noise, W' = W + s N; or noise in
+place of the weights, W' = s N."""
+
+
+def noise_key(seed: int, tensor: str) -> int:
+    """Key of the stream of a tensor's noise N, 64 bits; element i of N in C order is its draw i.
+
+    Args:
+        seed: of the run.
+        tensor: the weight's name in the model that was trained.
+    """
+    name = tensor.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(f"noise {seed} ".encode() + name, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True, slots=True)
 class Dash:
-    """What LoRA-Dash adds: U diag(c) V along directions of the base's weight (arXiv 2409.01035).
+    """U diag(c) V along directions of the base's weight: what LoRA-Dash adds (arXiv 2409.01035), and SVDiff.
 
     Attributes:
         left: ordinal of U, out x k.
@@ -23,6 +49,21 @@ class Dash:
     left: int
     weights: int
     right: int
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What a learnt scalar adds (arXiv 2501.10661, eq. 3 and 6).
+
+    Attributes:
+        scale: ordinal of s, one number.
+        form: one of `NOISES`.
+        key: of N's stream, see `noise_key`; 0 where N is W.
+    """
+
+    scale: int
+    form: str
+    key: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +81,8 @@ class Module:
         scale: what the product is multiplied with.
         transposed: whether the base stores (B A)^T, as embeddings do, and linear layers by `fan_in_fan_out`.
         magnitude: ordinal of DoRA's magnitudes, one for each output; None for other methods.
-        dash: what LoRA-Dash adds; None for other methods.
+        dash: what LoRA-Dash adds, and SVDiff; None for other methods.
+        noise: what a learnt scalar adds; None without one.
     """
 
     name: str
@@ -52,6 +94,20 @@ class Module:
     transposed: bool = False
     magnitude: int | None = None
     dash: Dash | None = None
+    noise: Noise | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its shape is known without the base."""
+        return bool(self.rank or self.dash or self.noise)
+
+    @property
+    def tensors(self) -> tuple[int, ...]:
+        """Ordinals of what it is made of."""
+        parts = (self.a, self.b, self.magnitude)
+        dash = (self.dash.left, self.dash.weights, self.dash.right) if self.dash else ()
+        noise = (self.noise.scale,) if self.noise else ()
+        return tuple(i for i in (*parts, *dash, *noise) if i is not None)
 
     @property
     def matrix(self) -> tuple[int, int]:

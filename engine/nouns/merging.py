@@ -63,6 +63,19 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Roles:
+    """Which operand of a merge is what.
+
+    Attributes:
+        base: the base's number; None for a method without one.
+        models: the models'.
+    """
+
+    base: int | None
+    models: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """A parameter of a method.
 

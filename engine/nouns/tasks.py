@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from engine.nouns.adapters import Noise
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import Piece, SourceFile, Span
 
@@ -114,6 +115,23 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
+class Into:
+    """Where a tensor is written, in a file that is there already, in full length.
+
+    Attributes:
+        name: of the tensor.
+        dtype: its dtype.
+        path: of the file.
+        offset: where the tensor's first byte lies in it.
+    """
+
+    name: str
+    dtype: str
+    path: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Product:
     """Some rows of one dW, and what they are made of.
 
@@ -121,12 +139,15 @@ class Product:
         ordinal: of the tensor of differences.
         make: `product` (the sum of the terms), `rows` (DoRA's difference, a magnitude for each row),
             `squares` (nothing that is counted yet: the sums that `columns` needs), `columns` (DoRA's, a
-            magnitude for each column) or `saved` (saved - base).
+            magnitude for each column), `saved` (saved - base) or `noise` (the terms and what a scalar adds).
         rows: which, of dW as the base stores it.
         columns: of dW.
         terms: whose sum is scale x B A.
-        base: the base's tensor; None for a `product`.
-        other: the magnitudes, or what was saved; None for a `product`.
+        base: the base's tensor; None for a `product`, and for noise that is added to it.
+        other: the magnitudes, what was saved, or the scalar; None for a `product`.
+        noise: of a `noise`, what it is.
+        into: where base + dW is written and counted, in place of dW; every product but `squares` has the base
+            then.
     """
 
     ordinal: int
@@ -136,6 +157,8 @@ class Product:
     terms: tuple[Term, ...] = ()
     base: Factor | None = None
     other: Factor | None = None
+    noise: Noise | None = None
+    into: Into | None = None
 
     @property
     def span(self) -> Span:
@@ -184,6 +207,41 @@ class Step:
         return self.first, self.first + self.elements
 
 
+Sought = tuple[int, int]
+"""A magnitude by its rank: the code that it has, and how many smaller ones there are of that code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Elements of one tensor that are made of those of several, and written.
+
+    Attributes:
+        ordinal: of the tensor that is written.
+        into: where.
+        columns: elements of a row.
+        steps: what is read in lockstep; an operand that takes no part in one is absent there.
+        arguments: of the method; None where the first operand is copied.
+        measured: of a whole tensor, what must be found out first: for each model the ordinal of its
+            difference from the base, whose counts are wanted, None where they are not; empty if no difference
+            need be counted.
+        bands: for each model where the ends of its band lie, None where nothing is kept; None if that is not
+            known, or not asked for.
+    """
+
+    ordinal: int
+    into: Into
+    columns: int
+    steps: tuple[Step, ...]
+    arguments: dict[str, Any] | None
+    measured: tuple[int | None, ...] = ()
+    bands: tuple[tuple[Sought, Sought] | None, ...] | None = None
+
+    @property
+    def ordinals(self) -> tuple[int, ...]:
+        """Of everything that is found out."""
+        return self.ordinal, *(o for o in self.measured if o is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A unit of work: what to read, and how much memory reading it takes.
@@ -201,6 +259,7 @@ class Task:
         operands: of differences, what is read side by side, the base first; each says where its chunks lie.
         steps: of differences, what is subtracted from what; `files` and `chunks` are empty then.
         products: of adapters, what is multiplied with what.
+        merges: what is merged and written; its steps' differences are empty.
     """
 
     key: int
@@ -214,6 +273,7 @@ class Task:
     operands: tuple[Task, ...] = ()
     steps: tuple[Step, ...] = ()
     products: tuple[Product, ...] = ()
+    merges: tuple[Merge, ...] = ()
 
     @property
     def nbytes(self) -> int:

@@ -29,6 +29,7 @@ class Stock:
         changes: for the ordinals of the inventory that are counted, what makes them; of a module, with the
             shape that the base gives it.
         bases: for those of them that need the base, the ordinal of its tensor.
+        places: for those of them that change a tensor of a base that is given, its ordinal.
     """
 
     adapter: Adapter
@@ -36,6 +37,7 @@ class Stock:
     inventory: Checkpoint
     changes: dict[int, Change]
     bases: dict[int, int]
+    places: dict[int, int]
 
 
 def take_stock(adapter: Adapter, base: Checkpoint | None, selection: Selection) -> Stock:
@@ -56,6 +58,7 @@ def take_stock(adapter: Adapter, base: Checkpoint | None, selection: Selection) 
     rows: list[TensorInfo] = []
     changes: dict[int, Change] = {}
     bases: dict[int, int] = {}
+    places: dict[int, int] = {}
     for change in _changes(adapter):
         ordinal = there.get(partners.get(change.name, "")) if not isinstance(change, int) else None
         info, made = _row(adapter, base, change, ordinal)
@@ -63,18 +66,22 @@ def take_stock(adapter: Adapter, base: Checkpoint | None, selection: Selection) 
             continue
         if made is not None:
             changes[len(rows)] = made
+            if ordinal is not None:
+                places[len(rows)] = ordinal
             if ordinal is not None and needs_base(made):
                 bases[len(rows)] = ordinal
         rows.append(info)
     if not rows:
         raise ConfigError(f"no tensor {selection.words()}", file=adapter.uri)
     _require_base(adapter, base, changes)
-    return Stock(adapter, base, _inventory(adapter, base if bases else None, rows), changes, bases)
+    return Stock(adapter, base, _inventory(adapter, base if bases else None, rows), changes, bases, places)
 
 
 def needs_base(change: Change) -> bool:
     """Whether dW depends on the base's weights, and not on the adapter's alone."""
-    return isinstance(change, Saved) or change.magnitude is not None
+    if isinstance(change, Saved) or change.magnitude is not None:
+        return True
+    return change.noise is not None and change.noise.form != "gaussian"
 
 
 def _partners(adapter: Adapter, there: Mapping[str, int]) -> dict[str, str]:
@@ -86,8 +93,7 @@ def _changes(adapter: Adapter) -> Iterator[Module | Saved | int]:
     """What an adapter changes, and the numbers of its other tensors; in the file's order."""
     first: list[tuple[int, Module | Saved | int]] = []
     for module in adapter.modules:
-        ordinals = (module.a, module.b, module.magnitude)
-        first.append((min(i for i in ordinals if i is not None), module))
+        first.append((min(module.tensors), module))
     first += [(saved.tensor, saved) for saved in adapter.saved]
     first += [(other.tensor, number) for number, other in enumerate(adapter.others)]
     yield from (change for _, change in sorted(first, key=lambda pair: pair[0]))
@@ -107,8 +113,8 @@ def _row(
         return (
             (_listed(own, why), None) if why else (_difference(change.name, own.shape, adapter.note), change)
         )
-    if change.magnitude is not None and there is not None:
-        if not change.rank:
+    if needs_base(change) and there is not None:
+        if not change.is_whole:
             change = replace(change, shape=there.shape)
         if why := _why_no_floats(there):
             return replace(
@@ -156,7 +162,7 @@ def _require_base(adapter: Adapter, base: Checkpoint | None, changes: Mapping[in
         return
     made_for = f"; it was made for {adapter.base!r}" if adapter.base else ""
     raise ConfigError(
-        f"{METHODS['dora']} needs the base, whose weights its dW depends on: give --base{made_for}",
+        f"{METHODS[adapter.method]} needs the base, whose weights its dW depends on: give --base{made_for}",
         file=adapter.uri,
     )
 
@@ -176,13 +182,13 @@ def _require_fit(
     misfits = [m for m in adapter.modules if not _fits(m, shapes[m.name])]
     if misfits:
         first = misfits[0]
-        what = f"{first.shape[0]:,} magnitudes" if not first.rank else f"dW has shape {shown(first.shape)}"
+        what = f"dW has shape {shown(first.shape)}" if first.is_whole else f"{first.shape[0]:,} magnitudes"
         message = f"{what}, the base's tensor {shown(shapes[first.name])}{_more(misfits)}"
         raise ConfigError(message, file=adapter.uri, tensor=first.name)
 
 
 def _fits(module: Module, shape: tuple[int, ...]) -> bool:
-    if module.rank:
+    if module.is_whole:
         return module.shape == shape
     return len(shape) == 2 and shape[-1 if module.transposed else 0] == module.shape[0]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import prod
 
 from engine.errors import ConfigError
-from engine.nouns.records import Checkpoint, Span, TensorInfo
-from engine.nouns.tasks import Ahead, Chunk, Step, Task
-from engine.plan.cutting import cut_tensor, gaps, make_task, whole_chunks
+from engine.nouns.records import Span, TensorInfo
+from engine.nouns.tasks import Chunk, Step, Task
+from engine.plan.cutting import gaps
 from engine.plan.limits import (
     BASE_BYTES,
     COUNTER_BYTES,
@@ -25,14 +24,13 @@ from engine.plan.limits import (
     fit,
     require_room,
 )
+from engine.plan.lockstep import can_be_cut, cut_rows, lie_alike, operand_chunks, operand_task
 from engine.plan.pairing import Match, Pairing
 from engine.plan.scan import scaled_tensors
 from engine.plan.shared import Covered, SharedPlan, without_tasks
-from engine.storage.ahead import pool_bytes
 
 _FLOATS_BYTES = 4 * MIB
 """Differences, and operands as float32, of a worker."""
-_EVERYTHING = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +160,14 @@ class _Cutter:
         tensors = {0: (ordinal, base)} | {p.operand: (p.match.tuned, self._tensor(p)) for p in parts}
         for first, last, own in _stretches(parts):
             chosen = {0: tensors[0]} | {p.operand: tensors[p.operand] for p in own}
-            cuttable = all(t.ordered and all(x.plain for x in t.stored) for _, t in chosen.values())
-            for start, stop in self._spans(first, last, base, len(chosen)) if cuttable else [(first, last)]:
+            cuttable = all(can_be_cut(t) for _, t in chosen.values())
+            most = max(self._fitted.task_bytes // (len(chosen) * max(base.kind.bits // 8, 1)), 1)
+            for start, stop in cut_rows(first, last, base, most) if cuttable else [(first, last)]:
                 chunks: list[list[Chunk]] = [[] for _ in self._operands]
                 for operand, (number, tensor) in chosen.items():
                     chunks[operand] = self._operand_chunks(operand, number, tensor, (start, stop))
-                gathered = (
-                    () if _lie_alike(chosen) else tuple(o for o, (_, t) in chosen.items() if not t.ordered)
-                )
+                alike = lie_alike({o: t for o, (_, t) in chosen.items()})
+                gathered = () if alike else tuple(o for o, (_, t) in chosen.items() if not t.ordered)
                 held = tuple(sum(c.elements for c in own) for own in chunks)
                 differences = tuple((p.operand, p.ordinal) for p in own)
                 counts = tuple(map(len, chunks))
@@ -178,29 +176,17 @@ class _Cutter:
     def _tensor(self, part: _Part) -> TensorInfo:
         return self._operands[part.operand].tensors[part.match.tuned]
 
-    def _spans(self, first: int, last: int, tensor: TensorInfo, operands: int) -> Iterator[Span]:
-        """Cut a stretch into whole rows, of a task's size at most if rows allow."""
-        row = prod(tensor.shape[1:]) if len(tensor.shape) > 1 else 1
-        most = max(self._fitted.task_bytes // (operands * max(tensor.kind.bits // 8, 1)), 1)
-        size = most // row * row if row <= most else most
-        for start in range(first, last, size):
-            yield start, min(start + size, last)
-
     def _operand_chunks(self, operand: int, number: int, tensor: TensorInfo, span: Span) -> list[Chunk]:
         """Chunks that hold a span; of what cannot be cut, all."""
         scaled = self._scaled[operand].get(tensor.scaling.codes) if tensor.scaling else None
         if tensor.scaling:  # the values are made of the codes
             number = tensor.scaling.codes
             tensor = self._operands[operand].tensors[number]
-        if not all(p.plain for p in tensor.stored):
-            return [replace(c, scaled=scaled) for c in whole_chunks(number, tensor)]
-        outside = [(0, span[0]), (span[1], tensor.elements)]
-        cut = cut_tensor(number, tensor, outside, _EVERYTHING)
-        return [replace(c, scaled=scaled) for c in cut] if scaled else list(cut)
+        return operand_chunks(number, tensor, span, scaled)
 
     def _task(self) -> Task:
         operands = [
-            self._operand(checkpoint, own)
+            operand_task(self._key, checkpoint, own, self._fitted, passing=self._passing)
             for checkpoint, own in zip(self._operands, self._chunks, strict=True)
         ]
         differences = max(len(s.differences) for s in self._steps)
@@ -217,13 +203,6 @@ class _Cutter:
         self._clear()
         return task
 
-    def _operand(self, checkpoint: Checkpoint, chunks: list[Chunk]) -> Task:
-        if not chunks:
-            return Task(self._key, (), (), 8, 0)
-        made = make_task(self._key, checkpoint, chunks, self._fitted)
-        buffers = pool_bytes(made.ahead) if isinstance(made.ahead, Ahead) else 0
-        return replace(made, passing=self._passing, projected_bytes=made.projected_bytes + buffers)
-
 
 def _stretches(parts: Sequence[_Part]) -> Iterator[tuple[int, int, list[_Part]]]:
     """Elements that the same differences are missing of, as (first, last, those differences)."""
@@ -232,9 +211,3 @@ def _stretches(parts: Sequence[_Part]) -> Iterator[tuple[int, int, list[_Part]]]
         own = [p for p in parts if any(start <= first and last <= stop for start, stop in p.missing)]
         if own:
             yield first, last, own
-
-
-def _lie_alike(tensors: Mapping[int, tuple[int, TensorInfo]]) -> bool:
-    """Whether all tensors lie in the same order, whatever it is."""
-    orders = {tuple((p.elements, p.view, p.at) for p in t.stored) for _, t in tensors.values()}
-    return len(orders) == 1

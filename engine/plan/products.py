@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
-from engine.nouns.adapters import Module, Saved
+from engine.nouns.adapters import Module, Noise, Saved
 from engine.nouns.records import Checkpoint, SourceFile, Span
-from engine.nouns.tasks import Ahead, Chunk, Factor, Product, Scaled, Task, Term
+from engine.nouns.tasks import Ahead, Chunk, Factor, Into, Product, Scaled, Task, Term
 from engine.plan.adapters import Stock
 from engine.plan.cutting import cut_tensor, whole_chunks
 from engine.plan.limits import (
@@ -30,6 +30,7 @@ from engine.plan.limits import (
     fit,
     require_room,
 )
+from engine.plan.product_memory import held_bytes
 from engine.plan.scan import scaled_tensors
 from engine.plan.shared import Covered, SharedPlan, without_tasks
 from engine.storage.ahead import pool_bytes
@@ -65,8 +66,8 @@ def plan_adapters(
     """
     offsets = tuple(sum(len(s.inventory.tensors) for s in stocks[:i]) for i in range(len(stocks)))
     jobs = _missing(stocks, offsets, covered or [{}] * len(stocks), refine)
-    fitted = _fit(stocks, jobs, limits)
-    tasks = tuple(_Cutter(stocks, fitted, refine).tasks(jobs))
+    fitted = fit_products(stocks, jobs, limits)
+    tasks = tuple(Cutter(stocks, fitted, refine).tasks(jobs))
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES if exact else 0)
     projected = _base_bytes(stocks, tasks, fitted)
     projected += min(limits.workers, len(tasks)) * (each + fitted.worker_bytes)
@@ -76,7 +77,7 @@ def plan_adapters(
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class Job:
     """The rows of one dW that are to be formed."""
 
     stock: int
@@ -91,24 +92,25 @@ def _missing(
     offsets: Sequence[int],
     covered: Sequence[Covered],
     refine: Mapping[int, tuple[int, ...]] | None,
-) -> list[_Job]:
+) -> list[Job]:
     found = []
     for number, (stock, offset, spans) in enumerate(zip(stocks, offsets, covered, strict=True)):
         for row in stock.changes:
-            matrix = _matrix(stock.inventory.tensors[row].shape)
+            matrix = matrix_of(stock.inventory.tensors[row].shape)
             if not prod(matrix) or (refine is not None and offset + row not in refine):
                 continue
-            missing = tuple(_gaps(spans.get(row, ()), matrix))
+            missing = tuple(row_gaps(spans.get(row, ()), matrix))
             if missing:
-                found.append(_Job(number, row, offset + row, matrix, missing))
+                found.append(Job(number, row, offset + row, matrix, missing))
     return found
 
 
-def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+def matrix_of(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of a tensor as a matrix."""
     return (shape[0], prod(shape[1:])) if shape else (1, 1)
 
 
-def _gaps(covered: Sequence[Span], matrix: tuple[int, int]) -> Iterator[Span]:
+def row_gaps(covered: Sequence[Span], matrix: tuple[int, int]) -> Iterator[Span]:
     """Rows that are not covered; what was counted before is whole rows too."""
     rows, columns = matrix
     position = 0
@@ -118,7 +120,7 @@ def _gaps(covered: Sequence[Span], matrix: tuple[int, int]) -> Iterator[Span]:
         position = max(position, stop)
 
 
-def _fit(stocks: Sequence[Stock], jobs: Sequence[_Job], limits: Limits) -> Fitted:
+def fit_products(stocks: Sequence[Stock], jobs: Sequence[Job], limits: Limits) -> Fitted:
     """Limits for what is formed; those of requests for what is read."""
     formed = sum(4 * (b - a) * job.matrix[1] for job in jobs for a, b in job.missing)
     fair = -(-formed // (limits.workers * TASKS_PER_WORKER))
@@ -136,13 +138,24 @@ def _base_bytes(stocks: Sequence[Stock], tasks: Sequence[Task], fitted: Fitted) 
     return BASE_BYTES + max(0, rows - FREE_TENSORS) * TENSOR_BYTES + buffers
 
 
-class _Cutter:
-    """Cuts products, and gathers them into tasks."""
+class Cutter:
+    """Cuts products, and gathers them into tasks.
+
+    Args:
+        stocks: of adapters.
+        fitted: how to cut.
+        refine: as for `plan_adapters`.
+        into: for ordinals that are written, where.
+    """
 
     def __init__(
-        self, stocks: Sequence[Stock], fitted: Fitted, refine: Mapping[int, tuple[int, ...]] | None
+        self,
+        stocks: Sequence[Stock],
+        fitted: Fitted,
+        refine: Mapping[int, tuple[int, ...]] | None = None,
+        into: Mapping[int, Into] | None = None,
     ) -> None:
-        self._stocks, self._fitted, self._refine = stocks, fitted, refine
+        self._stocks, self._fitted, self._refine, self._into = stocks, fitted, refine, into or {}
         self._base = next((s.base for s in stocks if s.base is not None), None)
         self._scaled = scaled_tensors(self._base) if self._base is not None else {}
         read = sum(c.nbytes for c in (*(s.adapter.checkpoint for s in stocks), self._base) if c is not None)
@@ -159,9 +172,9 @@ class _Cutter:
         self._measured: set[int] = set()
         self._formed = 0
 
-    def tasks(self, jobs: Sequence[_Job]) -> Iterator[Task]:
+    def tasks(self, jobs: Sequence[Job]) -> Iterator[Task]:
         """The tasks of all jobs: first what needs no base, then the base's tensors in order."""
-        own: dict[int, list[_Job]] = defaultdict(list)
+        own: dict[int, list[Job]] = defaultdict(list)
         for job in jobs:
             if job.row in self._stocks[job.stock].bases:
                 own[self._stocks[job.stock].bases[job.row]].append(job)
@@ -172,18 +185,30 @@ class _Cutter:
         if self._products:
             yield self._task()
 
-    def _alone(self, job: _Job) -> Iterator[Task]:
+    def _alone(self, job: Job) -> Iterator[Task]:
         """Products that need nothing but the factors."""
         step = max(self._fitted.task_bytes // (4 * job.matrix[1]), 1)
         for first, last in job.missing:
             for start in range(first, last, step):
                 rows = start, min(start + step, last)
                 yield from self._make_room(rows, job.matrix[1])
-                self._products.append(
-                    Product(job.ordinal, "product", rows, job.matrix[1], self._terms(job, rows))
-                )
+                self._products.append(self._product(job, rows))
 
-    def _together(self, ordinal: int, jobs: Sequence[_Job]) -> Iterator[Task]:
+    def _product(self, job: Job, rows: Span) -> Product:
+        """Rows of a dW that need nothing but the adapter."""
+        terms, noise = self._terms(job, rows), self._noise(job)
+        if noise is None:
+            return Product(job.ordinal, "product", rows, job.matrix[1], terms)
+        return Product(job.ordinal, "noise", rows, job.matrix[1], terms, None, self._scale(job, noise), noise)
+
+    def _noise(self, job: Job) -> Noise | None:
+        change = self._stocks[job.stock].changes[job.row]
+        return change.noise if isinstance(change, Module) else None
+
+    def _scale(self, job: Job, noise: Noise) -> Factor:
+        return self._factor(job.stock, noise.scale, (0, 1), (1, 1))
+
+    def _together(self, ordinal: int, jobs: Sequence[Job]) -> Iterator[Task]:
         """Products of all adapters that need a tensor of the base."""
         columns = jobs[0].matrix[1]
         assert self._base is not None
@@ -209,7 +234,7 @@ class _Cutter:
         for start in range(rows[0], rows[1], step):
             yield start, min(start + step, rows[1])
 
-    def _measure(self, ordinal: int, jobs: Sequence[_Job]) -> None:
+    def _measure(self, ordinal: int, jobs: Sequence[Job]) -> None:
         """Have the columns of base + scale x B A measured, once a task, which takes all of their rows."""
         jobs = [j for j in jobs if self._make(j) == "columns" and j.ordinal not in self._measured]
         if not jobs:
@@ -225,34 +250,43 @@ class _Cutter:
         if len(parts) > 1:  # what is too much to be held is read again
             self._seen = {key: chunks for key, chunks in self._seen.items() if key[0] != _BASE}
 
-    def _change(self, ordinal: int, jobs: Sequence[_Job], part: Span, rows: Span) -> None:
+    def _change(self, ordinal: int, jobs: Sequence[Job], part: Span, rows: Span) -> None:
         base = self._factor(_BASE, ordinal, part, jobs[0].matrix)
         for job in jobs:
             make, change = self._make(job), self._stocks[job.stock].changes[job.row]
+            other: Factor | None
             if isinstance(change, Saved):
                 terms: tuple[Term, ...] = ()
                 other = self._factor(job.stock, change.tensor, part, job.matrix)
+            elif change.noise is not None:
+                terms, other = self._terms(job, rows), self._scale(job, change.noise)
+            elif change.magnitude is None:
+                terms, other = self._terms(job, rows), None
             else:
-                assert change.magnitude is not None
                 terms = self._terms(job, rows)
                 outputs = job.matrix[1 if make == "columns" else 0]
                 other = self._factor(job.stock, change.magnitude, (0, outputs), (outputs, 1))
-            self._products.append(Product(job.ordinal, make, part, job.matrix[1], terms, base, other))
+            noise, into = self._noise(job), self._into.get(job.ordinal)
+            product = Product(job.ordinal, make, part, job.matrix[1], terms, base, other, noise, into)
+            self._products.append(product)
 
-    def _make(self, job: _Job) -> str:
+    def _make(self, job: Job) -> str:
         change = self._stocks[job.stock].changes[job.row]
         if isinstance(change, Saved):
             return "saved"
+        if change.noise is not None:
+            return "noise"
+        if change.magnitude is None:
+            return "product"
         return "columns" if change.transposed else "rows"
 
-    def _terms(self, job: _Job, rows: Span) -> tuple[Term, ...]:
+    def _terms(self, job: Job, rows: Span) -> tuple[Term, ...]:
         """What makes up scale x B A, as the base stores it; where possible, only what these rows need."""
         module = self._stocks[job.stock].changes[job.row]
         assert isinstance(module, Module)
-        if module.a is None or module.b is None:
-            return ()
-        dash = module.dash
-        terms = [self._term(job, module, module.b, module.a, module.rank, rows)]
+        terms, dash = [], module.dash
+        if module.a is not None and module.b is not None:
+            terms.append(self._term(job, module, module.b, module.a, module.rank, rows))
         if dash is not None:
             count = prod(self._stocks[job.stock].adapter.checkpoint.tensors[dash.weights].shape)
             weights = self._factor(job.stock, dash.weights, (0, 1), (1, count))
@@ -260,7 +294,7 @@ class _Cutter:
             terms.append(replace(term, scale=1.0, weights=weights))
         return tuple(terms)
 
-    def _term(self, job: _Job, module: Module, left: int, right: int, rank: int, rows: Span) -> Term:
+    def _term(self, job: Job, module: Module, left: int, right: int, rank: int, rows: Span) -> Term:
         outputs, inputs = job.matrix[::-1] if module.transposed else job.matrix
         own = (0, outputs) if module.transposed else rows
         b = self._factor(job.stock, left, own, (outputs, rank))
@@ -329,7 +363,7 @@ class _Cutter:
             + results
             + RESULT_BYTES
             + _FORMED_BYTES
-            + _held_bytes(self._chunks, self._products)
+            + held_bytes(self._chunks, self._products)
         )
         codes = {o: self._refine[o] for o in sorted(counted)} if self._refine is not None else {}
         task = Task(
@@ -348,42 +382,10 @@ class _Cutter:
         return task
 
 
-def _stretches(jobs: Sequence[_Job]) -> Iterator[tuple[int, int, list[_Job]]]:
+def _stretches(jobs: Sequence[Job]) -> Iterator[tuple[int, int, list[Job]]]:
     """Rows that are missing of the same jobs, as (first, behind the last, those jobs)."""
     edges = sorted({edge for job in jobs for span in job.missing for edge in span})
     for first, last in pairwise(edges):
         own = [j for j in jobs if any(start <= first and last <= stop for start, stop in j.missing)]
         if own:
             yield first, last, own
-
-
-def _held_bytes(chunks: Sequence[Chunk], products: Sequence[Product]) -> int:
-    """The most that is held of the chunks at once, as float32, and what one product makes of its factors."""
-    last: dict[int, int] = {}
-    for number, product in enumerate(products):
-        last |= dict.fromkeys(product.chunks, number)
-    held = most = done = 0
-    for number, product in enumerate(products):
-        needed = max(product.chunks, default=-1) + 1
-        held += sum(_in_memory(c) for c in chunks[done:needed])
-        done = max(done, needed)
-        most = max(most, held + _prepared_bytes(product))
-        held -= sum(_in_memory(chunks[n]) for n in product.chunks if last[n] == number)
-    return most
-
-
-def _in_memory(chunk: Chunk) -> int:
-    """As float32, and while it is read as stored, decompressed and picked out."""
-    piece = chunk.piece
-    return 4 * chunk.elements + (chunk.nbytes + piece.memory if piece is not None else 0)
-
-
-def _prepared_bytes(product: Product) -> int:
-    """Copies of the factors, laid out for the kernel, and rows that are formed whole."""
-    size = 0
-    for term in product.terms:
-        rank = term.left.rows if term.left.transposed else term.left.columns
-        rows = product.rows[1] - product.rows[0]
-        size += 4 * rank * (rows + 2 * product.columns + 1024)
-    whole_rows = 0 if product.make in ("product", "saved") else 4 * 4 * product.columns
-    return size + whole_rows + 8 * product.columns * (product.make in ("squares", "columns"))

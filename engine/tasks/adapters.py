@@ -1,33 +1,17 @@
-"""What adapters change: formed by blocks of rows, counted, and stored nowhere.
-
-The change is counted in float32, whatever the dtypes of the factors and of the base, which are converted
-first: scale x (B A) as PEFT's `get_delta_weight` has it (LoRA, arXiv 2106.09685; rsLoRA, 2312.03732), plus
-U diag(c) V of LoRA-Dash (2409.01035); DoRA's (m / ||W + dW||) (W + dW) - W (2402.09353, eq. 5).
-"""
+"""What adapters change: formed by blocks of rows, counted, and stored nowhere; see `engine.tasks.forming`."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
-from engine.kernels import differences, products
-from engine.nouns.dtypes import DTYPES
-from engine.nouns.tasks import Chunk, Factor, Outcome, Part, Product, Task, Term
+from engine.nouns.tasks import Outcome, Part, Product, Task
 from engine.sketch import Sketch
 from engine.statistics.refinement import Refinement
-from engine.tasks.blocks import Block, BlockReader
-from engine.tasks.lockstep import Elements
-from engine.tasks.scaled import Dequantiser
+from engine.tasks.blocks import BlockReader
+from engine.tasks.forming import Former, Held
 from engine.tasks.sinks import Sink, Sinks
 
-_BLOCK = 1 << 17  # elements that are formed and counted while they stay in the second-level cache
-_WIDTH = 4 * products.STRIP  # columns of a block, so that a strip of the right factor serves many rows
-
-Floats = NDArray[np.float32]
 Found = Sketch | Refinement
 
 
@@ -37,234 +21,44 @@ class AdapterBody:
     def __init__(self) -> None:
         self._reader = BlockReader()
         self._sinks = Sinks()
-        self._out = np.empty(_BLOCK, np.uint32)
+        self._former = Former()
 
     def __call__(self, task: Task) -> Outcome[Found]:
         """Count, or refine, every product of a task."""
         sinks, self._sinks = self._sinks, Sinks()  # come back only when all went well
-        held, found = Held(task), _Findings(task, sinks)
-        due = deque(task.products)
-        self._squares: dict[int, NDArray[np.float64]] = {}
-        self._run(due, held, found, -1)
-        for number, (chunk, blocks) in enumerate(self._reader.read(task)):
-            held.put(number, chunk, blocks)
-            self._run(due, held, found, number)
+        found = _Findings(task, sinks)
+
+        def count(product: Product, held: Held) -> None:
+            sink = found.begin(product)
+            for part in self._former.parts(product, held):
+                sink.add(part)
+
+        run_products(task, self._reader, self._former, count)
         parts = found.all()
         self._sinks = sinks
         return Outcome(task.key, task.nbytes, parts)
 
-    def _run(self, due: deque[Product], held: Held, found: _Findings, number: int) -> None:
-        """Form the products that need nothing but the chunks up to a number."""
+
+def run_products(
+    task: Task, reader: BlockReader, former: Former, use: Callable[[Product, Held], None]
+) -> None:
+    """Read a task, and use every product as soon as what it is made of is there."""
+    held, due = Held(task), deque(task.products)
+    former.forget()
+
+    def run(number: int) -> None:
         while due and max(due[0].chunks, default=-1) <= number:
             product = due.popleft()
-            self._form(product, held, found)
+            if product.make == "squares":
+                former.measure(product, held)
+            else:
+                use(product, held)
             held.drop(product)
 
-    def _form(self, product: Product, held: Held, found: _Findings) -> None:
-        if product.make == "squares":
-            self._measure(product, held)
-            return
-        sink = found.begin(product)
-        if product.make == "saved":
-            self._subtract(product, held, sink)
-        elif product.make == "product":
-            self._multiply(product, held, sink)
-        else:
-            self._normalise(product, held, sink)
-
-    def _multiply(self, product: Product, held: Held, sink: Sink[Found]) -> None:
-        """Give scale x B A to a sink, in blocks that need not be whole rows."""
-        sums = Sums(product, held)
-        count = product.rows[1] - product.rows[0]
-        width = min(_WIDTH, product.columns)
-        for start, stop in _blocks(count, _BLOCK // width):
-            for column in range(0, product.columns, width):
-                w = min(width, product.columns - column)
-                out = self._buffer((stop - start) * w)
-                sums.form(start, stop, column, w, out)
-                sink.add(out)
-
-    def _subtract(self, product: Product, held: Held, sink: Sink[Found]) -> None:
-        assert product.base is not None
-        assert product.other is not None
-        base, saved = (held.rows(f, *product.rows).reshape(-1) for f in (product.base, product.other))
-        for start, stop in _blocks(base.size, _BLOCK):
-            out = self._buffer(stop - start)
-            differences.subtract_f32(saved[start:stop], base[start:stop], out)
-            sink.add(out)
-
-    def _measure(self, product: Product, held: Held) -> None:
-        """Add up the squares of each column, for magnitudes of columns."""
-        if product.ordinal not in self._squares:
-            self._squares[product.ordinal] = np.zeros(product.columns)
-        sums = self._squares[product.ordinal]
-        for _, _, base, delta in self._whole_rows(product, held):
-            products.add_column_squares(base, delta.view(np.float32), sums)
-
-    def _normalise(self, product: Product, held: Held, sink: Sink[Found]) -> None:
-        """Give DoRA's difference to a sink."""
-        assert product.other is not None
-        magnitudes = held.rows(product.other, 0, product.other.rows).reshape(-1)
-        by_column = product.make == "columns"
-        factors = np.empty(product.columns if by_column else _BLOCK, np.float32)
-        if by_column:
-            products.column_factors(magnitudes, self._squares[product.ordinal], factors)
-        for start, stop, base, delta in self._whole_rows(product, held):
-            if not by_column:
-                factors = np.empty(stop - start, np.float32)
-                own = magnitudes[product.rows[0] + start : product.rows[0] + stop]
-                products.norm_factors(base, delta.view(np.float32), own, factors)
-            products.rescale(base, delta, factors, by_column)
-            sink.add(delta.reshape(-1))
-
-    def _whole_rows(
-        self, product: Product, held: Held
-    ) -> Iterator[tuple[int, int, Floats, NDArray[np.uint32]]]:
-        """Form scale x B A in blocks of whole rows; with the first, behind the last, and the base's rows."""
-        assert product.base is not None
-        base, sums = held.rows(product.base, *product.rows), Sums(product, held)
-        for start, stop in _blocks(product.rows[1] - product.rows[0], _BLOCK // product.columns):
-            out = self._buffer((stop - start) * product.columns)
-            sums.form(start, stop, 0, product.columns, out)
-            yield start, stop, base[start:stop], out.reshape(-1, product.columns)
-
-    def _buffer(self, elements: int) -> NDArray[np.uint32]:
-        """Room for a block; long rows take more than usual, and give it back."""
-        return self._out[:elements] if elements <= self._out.size else np.empty(elements, np.uint32)
-
-
-class Held:
-    """The chunks of a task that were read and are still needed, as float32.
-
-    Args:
-        task: whose products say what is needed.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._arrays: dict[int, Floats] = {}
-        self._uses: dict[int, int] = {}
-        for product in task.products:
-            for number in product.chunks:
-                self._uses[number] = self._uses.get(number, 0) + 1
-
-    def put(self, number: int, chunk: Chunk, blocks: Iterator[Block]) -> None:
-        """Keep a chunk."""
-        out = np.empty(chunk.elements, np.float32)
-        dequantiser = Dequantiser(self._task, chunk) if chunk.scaled is not None else None
-        done = 0
-        for block in blocks:
-            dtype, data = ("F32", dequantiser.values(block)) if dequantiser else (chunk.dtype, block)
-            found = Elements(dtype, data.view(f"<u{DTYPES[dtype].bits // 8}")).floats()
-            out[done : done + found.size] = found
-            done += found.size
-        self._arrays[number] = out
-
-    def drop(self, product: Product) -> None:
-        """Say that a product is done with its chunks."""
-        for number in product.chunks:
-            self._uses[number] -= 1
-            if not self._uses[number]:
-                del self._arrays[number]
-
-    def rows(self, factor: Factor, start: int, stop: int) -> Floats:
-        """Some rows of a matrix as it is stored, (stop - start, columns) float32."""
-        chunks = [self._task.chunks[n] for n in range(*factor.chunks)]
-        arrays = [self._arrays[n] for n in range(*factor.chunks)]
-        if any(c.piece is not None and c.piece.at is not None for c in chunks):
-            first, flat = 0, _in_place(chunks, arrays, factor.rows * factor.columns)
-        elif not chunks:
-            first, flat = 0, np.empty(0, np.float32)
-        else:
-            first, flat = chunks[0].first, arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        flat = flat[start * factor.columns - first : stop * factor.columns - first]
-        return flat.reshape(stop - start, factor.columns)
-
-
-def _in_place(chunks: list[Chunk], arrays: list[Floats], elements: int) -> Floats:
-    """Put the elements of pieces that lie in another order into C order."""
-    out = np.empty(elements, np.float32)
-    for chunk, array in zip(chunks, arrays, strict=True):
-        at = chunk.piece.at if chunk.piece is not None else None
-        if at is None:
-            out[chunk.first : chunk.first + array.size] = array
-        else:
-            strides = tuple(4 * s for s in at.strides)
-            np.lib.stride_tricks.as_strided(out[at.start :], at.shape, strides)[...] = array.reshape(at.shape)
-    return out
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A term, laid out for the kernel."""
-
-    left: Floats
-    right: Floats
-    rank: int
-    scale: np.float32
-
-
-class Sums:
-    """Forms blocks of the sum of a product's terms, in their order.
-
-    Args:
-        product: whose.
-        held: its factors.
-    """
-
-    def __init__(self, product: Product, held: Held) -> None:
-        self._terms = [_prepare(term, product, held) for term in product.terms]
-
-    def form(self, start: int, stop: int, column: int, width: int, out: NDArray[np.uint32]) -> None:
-        """Form a block.
-
-        Args:
-            start: its first row among those of the product, a multiple of the kernel's tile.
-            stop: behind its last row.
-            column: its first column, a multiple of the kernel's strip.
-            width: how many columns.
-            out: ((stop - start) * width,) uint32, patterns of float32.
-        """
-        if not self._terms:
-            out[:] = 0
-        for number, term in enumerate(self._terms):
-            left = term.left[start * term.rank :]
-            products.form(
-                left,
-                term.right,
-                term.rank,
-                stop - start,
-                column // products.STRIP,
-                width,
-                term.scale,
-                number > 0,
-                out,
-            )
-
-
-def _prepare(term: Term, product: Product, held: Held) -> _Prepared:
-    left = _meant(term.left, held, *product.rows)
-    if term.weights is not None:
-        left = left * held.rows(term.weights, 0, 1)
-    rows, rank = left.shape
-    padded = np.zeros((-(-rows // products.TILE) * products.TILE, rank), np.float32)
-    padded[:rows] = left
-    right = np.ascontiguousarray(_meant(term.right, held, 0, rank))
-    return _Prepared(padded.reshape(-1), products.strips_of(right), rank, np.float32(term.scale))
-
-
-def _meant(factor: Factor, held: Held, start: int, stop: int) -> Floats:
-    """Rows of a matrix, or of its transpose if that is meant."""
-    if factor.transposed:
-        return held.rows(factor, 0, factor.rows)[:, start:stop].T
-    return held.rows(factor, start, stop)
-
-
-def _blocks(count: int, most: int) -> Iterator[tuple[int, int]]:
-    """Cut so many rows, or elements, into blocks that begin where a tile of the kernel does."""
-    step = max(most // products.TILE * products.TILE, products.TILE)
-    for start in range(0, count, step):
-        yield start, min(start + step, count)
+    run(-1)
+    for number, (chunk, blocks) in enumerate(reader.read(task)):
+        held.put(number, chunk, blocks)
+        run(number)
 
 
 class _Findings:

@@ -52,10 +52,11 @@ def checkpoint_family(
     def plan(numbers: Sequence[int], covered: Sequence[Covered]) -> SharedPlan:
         return plan_delta([pairings[n] for n in numbers], limits, covered, exact=exact)
 
-    return Family([_source(p, selection, limits, exact=exact) for p in pairings], plan)
+    return Family([delta_source(p, selection, limits, exact=exact) for p in pairings], plan)
 
 
-def _source(pairing: Pairing, selection: Selection, limits: Limits, *, exact: bool) -> Source:
+def delta_source(pairing: Pairing, selection: Selection, limits: Limits, *, exact: bool) -> Source:
+    """What the difference of two checkpoints is made of."""
     base, tuned = pairing.base, pairing.tuned
     spec = {"base": base.uri, "tuned": tuned.uri, **asdict(selection), "exact": exact}
     spec |= {"base_revision": base.revision, "tuned_revision": tuned.revision}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.errors import TaskError
 from engine.execution.drive import drive
-from engine.execution.executor import Executor
+from engine.execution.executor import Executor, MakeBody
 from engine.nouns.events import Listener
 from engine.nouns.records import Checkpoint
-from engine.nouns.tasks import Task
+from engine.nouns.tasks import Outcome, Task
 from engine.plan import Limits
 from engine.plan.shared import Covered, SharedPlan
 from engine.tasks.count import CountBody
@@ -73,6 +74,8 @@ def derive(
     sources: Sequence[Source],
     plan: Callable[[Sequence[int], Sequence[Covered]], SharedPlan],
     means: Means,
+    *,
+    body: MakeBody[Outcome[Any]] = CountBody,
 ) -> tuple[list[Standing], int]:
     """Count what is missing of several subjects, in one reading of what they are made of.
 
@@ -80,6 +83,7 @@ def derive(
         sources: of the subjects.
         plan: plans some of them, by number, given what is counted of each.
         means: with what.
+        body: makes what runs the tasks.
 
     Returns:
         how each subject stood before, and how many bytes were read.
@@ -99,7 +103,7 @@ def derive(
         for number, job in enumerate(jobs):
             job.begin(shared.plans[number], [own[number] for own in shares if number in own])
         scribe = Scribe(means.store, means.listener)
-        _run(SharedFeed(jobs, shared.offsets, shared.tasks, scribe), means.executor)
+        _run(SharedFeed(jobs, shared.offsets, shared.tasks, scribe), means.executor, body)
     finally:
         for job in jobs:
             job.close()
@@ -131,11 +135,11 @@ def _job(source: Source, standing: Standing, means: Means) -> ScanJob:
     )
 
 
-def _run(feed: SharedFeed, executor: Executor) -> None:
+def _run(feed: SharedFeed, executor: Executor, body: MakeBody[Outcome[Any]]) -> None:
     if feed.ended():
         return
     try:
-        with executor.open(CountBody) as pool:
+        with executor.open(body) as pool:
             drive(pool, feed)
     except (TaskError, KeyboardInterrupt) as error:
         feed.stop(error)

@@ -86,9 +86,9 @@ class SharedFeed:
         for part in ended.outcome.parts:
             number = bisect_right(self._offsets, part.tensor) - 1
             own.setdefault(number, []).append(replace(part, tensor=part.tensor - self._offsets[number]))
-        bytes_of = shared_bytes(ended.task, self._offsets)
-        for number, parts in own.items():
-            outcome: Outcome[Sketch | Refinement] = Outcome(ended.task.key, bytes_of[number], tuple(parts))
+        for number, nbytes in shared_bytes(ended.task, self._offsets).items():
+            parts = tuple(own.get(number, ()))
+            outcome: Outcome[Sketch | Refinement] = Outcome(ended.task.key, nbytes, parts)
             self._jobs[number].add(replace(ended, outcome=outcome))
 
     def _write(self) -> None:
@@ -108,4 +108,5 @@ def shared_bytes(task: Task, offsets: Sequence[int]) -> dict[int, int]:
 def ordinals_of(task: Task) -> set[int]:
     """The tensors that a derived task finds something of."""
     steps = {ordinal for step in task.steps for _, ordinal in step.differences}
-    return steps | {product.ordinal for product in task.products}
+    merges = {ordinal for merge in task.merges for ordinal in merge.ordinals}
+    return steps | merges | {product.ordinal for product in task.products}

@@ -42,13 +42,14 @@ class Journal:
     """
 
     def __init__(self, warehouse: Path, checkpoint: Checkpoint) -> None:
-        identity = f"journal 1\0{checkpoint.uri}\0{checkpoint.fingerprint}"
-        digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape"))
+        uri = checkpoint.uri.encode("utf-8", "surrogateescape")
+        digest = hashlib.sha256(f"journal 1\0{checkpoint.fingerprint}".encode())
         for tensor in checkpoint.tensors:
             coding = tensor.coding.name if tensor.coding else None
             digest.update(repr((tensor.name, tensor.elements, coding)).encode("utf-8", "backslashreplace"))
         self._folder = warehouse.parent
-        self._stem = f"{warehouse.name}.{digest.hexdigest()[:32]}-"
+        self._place = f"{warehouse.name}.{hashlib.sha256(uri).hexdigest()[:16]}-"
+        self._stem = f"{self._place}{digest.hexdigest()[:24]}-"
         self._path: Path | None = None
         self._file: BinaryIO | None = None
         self._size = 0
@@ -57,14 +58,17 @@ class Journal:
     def recover(self, *, keep: bool) -> list[Part[Sketch]]:
         """Take over what processes that are no more have left: it is in our file then, not in theirs.
 
+        What they have left of the same place as it was before is removed.
+
         Args:
             keep: whether it is wanted; if not, it is only removed.
         """
         try:
-            names = sorted(n for n in os.listdir(self._folder) if n.startswith(self._stem))  # noqa: PTH208
+            names = sorted(n for n in os.listdir(self._folder) if n.startswith(self._place))  # noqa: PTH208
         except OSError:
             return []
-        return [part for name in names for part in self._take_over(self._folder / name, keep)]
+        wanted = ((self._folder / n, keep and n.startswith(self._stem)) for n in names)
+        return [part for path, ours in wanted for part in self._take_over(path, ours)]
 
     def _take_over(self, path: Path, keep: bool) -> list[Part[Sketch]]:
         try:

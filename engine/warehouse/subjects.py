@@ -135,6 +135,33 @@ def find_complete(connection: Connection, checkpoint: Checkpoint) -> int | None:
     return None if row is None else int(row[0])
 
 
+def forget_others(connection: Connection, checkpoint: Checkpoint, kind: str) -> None:
+    """Remove what was begun of a place and will not be gone on with, because it is another thing now."""
+    wanted = [checkpoint.uri, kind, checkpoint.fingerprint]
+    others = "uri = ? AND kind = ? AND fingerprint != ? AND status = 'running'"
+    for (old,) in all_rows(connection, f"SELECT subject_id FROM subjects WHERE {others}", wanted):
+        discard(connection, old)
+
+
+def settle(connection: Connection, subject_id: int, checkpoint: Checkpoint) -> None:
+    """Note what a subject that was written is now, so that it is known again."""
+    connection.execute(
+        "UPDATE subjects SET fingerprint = ?, format = ? WHERE subject_id = ?",
+        [checkpoint.fingerprint, checkpoint.format, subject_id],
+    )
+
+
+def find_written(connection: Connection, checkpoint: Checkpoint, kind: str) -> tuple[int, str] | None:
+    """Number and name of the newest complete subject of a kind that is as it is now."""
+    row = first_row(
+        connection,
+        "SELECT subject_id, name FROM subjects WHERE uri = ? AND fingerprint = ? AND kind = ? "
+        "AND status = 'complete' ORDER BY subject_id DESC LIMIT 1",
+        [checkpoint.uri, checkpoint.fingerprint, kind],
+    )
+    return None if row is None else (int(row[0]), str(row[1]))
+
+
 def is_there(connection: Connection, subject_id: int) -> bool:
     """Whether a subject that was begun has not been discarded by somebody else."""
     return (

@@ -205,7 +205,7 @@ def test_no_adapter(tmp_path):
 
 
 SETTINGS_THAT_ARE_REFUSED = [
-    ({"peft_type": "IA3"}, "peft_type 'IA3' is not known; known are LORA and DORA"),
+    ({"peft_type": "IA3"}, "peft_type 'IA3' is not known; known are LORA, DORA, NOISE"),
     ({"peft_type": None}, "peft_type None is not known"),
     ({"peft_type": ["LORA"]}, "peft_type ['LORA'] is not known"),
     ({"r": 0}, "r is 0, expected a rank above 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,12 +97,19 @@ def test_what_somebody_writes_now_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    [("w.duckdb", checkpoint("g")), ("w.duckdb", checkpoint(elements=2000)), ("v.duckdb", checkpoint())],
+    [("v.duckdb", checkpoint()), ("w.duckdb", replace(checkpoint(), uri="/n"))],
 )
 def test_another_job_s_is_not_taken(tmp_path, name, other):
     left(tmp_path, part())
     assert Journal(tmp_path / name, other).recover(keep=True) == []
     assert len(files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("other", [checkpoint("g"), checkpoint(elements=2000)])
+def test_that_of_the_same_place_as_it_was_before_is_removed(tmp_path, other):
+    left(tmp_path, part())
+    assert Journal(tmp_path / "w.duckdb", other).recover(keep=True) == []
+    assert files(tmp_path) == []
 
 
 def test_what_is_not_wanted_is_removed(tmp_path):

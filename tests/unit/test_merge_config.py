@@ -256,8 +256,11 @@ slices: []
         ("merge_method: ties\nslices: [{sources: []}]", ["slices: layers are not cut out and stacked; list whole models under 'models'"]),
         ("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\nmodules: {}",
          ["modules: modules are not merged one by one; list whole models under 'models'"]),
-        ("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\ntokenizer: {source: base}",
-         ["tokenizer: is not read; 'tokenizer_source' may be union or base"]),
+        ("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\ntokenizer: {source: base, tokens: {}}",
+         ["tokenizer: expected 'union' or 'base'"]),
+        ("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\ntokenizer: base\n"
+         "tokenizer_source: union",
+         ["tokenizer: says something else than tokenizer_source; give one of them"]),
     ],
 )  # fmt: skip
 def test_the_frame(tmp_path, text, said):

@@ -22,8 +22,12 @@ PARTS = {
     "lora_index": "dash_weights",
     "lora_w_u": "dash_left",
     "lora_w_vt": "dash_right",
+    "svdiff_left": "dash_left",
+    "svdiff_shift": "dash_weights",
+    "svdiff_right": "dash_right",
+    "noise_scale": "noise",
 }
-"""Parts of an adapted module by their names in files: PEFT's, those of DoRA's and of LoRA-Dash's authors."""
+"""Parts of an adapted module by their names in files: PEFT's, those of other methods' authors, and ours."""
 
 _PART = re.compile(
     rf"(?P<module>.+?)\.(?P<part>{'|'.join(PARTS)}|lora_\w+)(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from engine.errors import FormatError
-from engine.formats.adapters.keys import Found
+from engine.formats.adapters.keys import PARTS, Found
+from engine.formats.adapters.own_settings import PARTS_OF, Own
 from engine.formats.adapters.settings import Settings
-from engine.nouns.adapters import Dash, Module
+from engine.nouns.adapters import Dash, Module, Noise, noise_key
 from engine.nouns.records import TensorInfo
 
 _PAIRS = (
     ("a", "b", "lora_A", "lora_B"),
     ("embedding_a", "embedding_b", "lora_embedding_A", "lora_embedding_B"),
 )
+NAMES = {part: name for name, part in PARTS.items()}
 _DASH = {"dash_weights": "lora_index", "dash_left": "lora_w_u", "dash_right": "lora_w_vt"}
 
 
@@ -48,6 +51,10 @@ class Assembler:
             return "adapts a parameter that is no module's weight (target_parameters)"
         for ordinal in found.tensors:
             self._require_floats(ordinal)
+        if self._settings.own is not None:
+            return self._own_module(found, self._settings.own)
+        if (scale := found.parts.get("noise")) is not None:
+            raise self._refuse(f"is no part of {self._settings.kind}", scale)
         ours = [pair for pair in _PAIRS if pair[0] in found.parts or pair[1] in found.parts]
         if len(ours) > 1:
             raise self._refuse("belongs to a module with factors of two kinds", found.tensors[0])
@@ -89,6 +96,36 @@ class Assembler:
             self._dash(found, shape),
         )
 
+    def _own_module(self, found: Found, own: Own) -> Module | str:
+        """What a run of ours has learnt of a module."""
+        expected = PARTS_OF[self._settings.kind]
+        if lack := [part for part in expected if part not in found.parts]:
+            raise self._refuse(f"has no {NAMES[lack[0]]} beside it", found.tensors[0])
+        if more := [part for part in found.parts if part not in expected]:
+            raise self._refuse(f"is no part of {self._settings.kind}", found.parts[more[0]])
+        if self._settings.kind == "SVDIFF":
+            _, left, right = (self._tensors[found.parts[part]].shape for part in _DASH)
+            if len(left) != 2 or len(right) != 2:
+                raise self._refuse("belongs to factors that are no matrices", found.tensors[0])
+            matrix = left[0], right[1]
+            return Module(f"{found.name}.weight", matrix, None, None, 0, 1.0, dash=self._dash(found, matrix))
+        scale = found.parts["noise"]
+        if prod(self._tensors[scale].shape) != 1:
+            raise self._refuse(f"has shape {self._tensors[scale].shape}, expected one number", scale)
+        name = f"{found.name}.weight"
+        shape = own.shapes.get(name, ())
+        if not shape:
+            raise self._refuse(f"has no shape in {self._settings.file}", scale)
+        noise = Noise(scale, own.noise, 0 if own.noise == "weights" else noise_key(own.seed, name))
+        if "a" not in expected:
+            return Module(name, shape, None, None, 0, 1.0, noise=noise)
+        module = self._with_factors(found, *_PAIRS[0])
+        assert isinstance(module, Module)
+        if module.shape != shape:
+            message = f"makes dW of shape {module.shape}, but {self._settings.file} says {shape}"
+            raise self._refuse(message, found.parts["b"])
+        return replace(module, noise=noise)
+
     def _magnitude(self, found: Found, outputs: int) -> int | None:
         ordinal = found.parts.get("magnitude")
         if ordinal is None:
@@ -120,7 +157,7 @@ class Assembler:
     def _dash(self, found: Found, shape: tuple[int, ...]) -> Dash | None:
         there = [part for part in _DASH if part in found.parts]
         if not there:
-            if self._settings.dash:
+            if self._settings.dash and self._settings.own is None:
                 message = f"has no lora_index beside it, but {self._settings.file} says lora_use_dash"
                 raise self._refuse(message, found.tensors[0])
             return None

@@ -97,6 +97,8 @@ def _weights(place: Place) -> str:
 
 
 def _method(settings: Settings, modules: list[Module]) -> str:
+    if settings.own is not None:
+        return settings.kind.lower()
     if any(m.dash for m in modules):
         return "lora_dash"
     if settings.dora:

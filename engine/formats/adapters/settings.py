@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.errors import FormatError
+from engine.formats.adapters.own_settings import OWN_TYPES, Own, read_own
 from engine.formats.strict_json import parse_object
 
 TYPES = ("LORA", "DORA")
@@ -62,6 +63,7 @@ class Settings:
         parameters: `target_parameters`, adapted tensors that are no module's weight.
         base: name of the base.
         note: what a reader should know about every dW.
+        own: what is ours alone; None for PEFT's adapters.
     """
 
     file: str
@@ -77,6 +79,7 @@ class Settings:
     parameters: tuple[str, ...] = ()
     base: str = ""
     note: str | None = None
+    own: Own | None = None
 
     def rank_of(self, module: str) -> int:
         """The rank of a module, by its path."""
@@ -94,7 +97,13 @@ def parse_settings(data: bytes, file: str) -> Settings:
     Raises:
         FormatError: they are malformed, contradictory or unknown.
     """
-    return _Reader(parse_object(data, file=file, what="the file"), file).settings()
+    found = parse_object(data, file=file, what="the file")
+    if found.get("peft_type") in OWN_TYPES:
+        own, lora = read_own(found, file)
+        settings = _Reader(lora, file).settings()
+        r = settings.r if "r" in found else 0
+        return replace(settings, kind=str(found["peft_type"]), r=r, own=own)
+    return _Reader(found, file).settings()
 
 
 class _Reader:
@@ -104,7 +113,8 @@ class _Reader:
     def settings(self) -> Settings:
         kind = self._found.get("peft_type")
         if kind not in TYPES:
-            raise self._refuse(f"peft_type {_shown(kind)} is not known; known are {' and '.join(TYPES)}")
+            known = f"{', '.join((*TYPES, *OWN_TYPES)[:-1])} and {OWN_TYPES[-1]}"
+            raise self._refuse(f"peft_type {_shown(kind)} is not known; known are {known}")
         self._refuse_what_is_unknown()
         dash = self._flag("lora_use_dash") if "lora_use_dash" in self._found else None
         dora = kind == "DORA" or self._flag("use_dora")

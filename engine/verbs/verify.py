@@ -1,0 +1,249 @@
+"""`verify`: is a merged model what it says it is? Its files, its values, and a sample of it merged again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ConfigError, FormatError
+from engine.execution.in_process import InProcessExecutor
+from engine.formats.checkpoint import open_checkpoint
+from engine.nouns.events import Ended, Listener, Planned, TaskDone, ignore
+from engine.nouns.records import Checkpoint, Span, TensorInfo
+from engine.nouns.tasks import Into
+from engine.plan.cutting import gaps
+from engine.plan.merge import plan_merge
+from engine.tasks.compare import CompareBody, Compared, joined
+from engine.verbs.check import Finding, check
+from engine.verbs.limits import limits_of
+from engine.verbs.merge_inputs import open_inputs
+from engine.verbs.merge_job import MergeJob
+from engine.verbs.merge_output import STATE, Output, read_record
+
+BLOCKS = 64
+_BLOCK = 1 << 18  # elements
+_IRRELEVANT = ("zero", "constant", "dead rows", "magnitude")
+"""What may be wrong with a model without being the merge's fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was found.
+
+    Attributes:
+        out: the folder.
+        tensors: how many it has.
+        nbytes: bytes of them.
+        findings: what is wrong; empty for a sound model.
+        recomputed: what the comparison with the inputs found; None if there was none.
+        blocks: how many blocks were compared.
+        note: why nothing was recomputed, or what is worth knowing.
+    """
+
+    out: str
+    tensors: int
+    nbytes: int
+    findings: tuple[Finding, ...]
+    recomputed: Compared | None
+    blocks: int
+    note: str
+
+
+def verify(
+    out: str | Path,
+    *,
+    config: str | Path | Mapping[str, Any] | None = None,
+    blocks: int | None = BLOCKS,
+    seed: int = 0,
+    workers: int | None = None,
+    listener: Listener = ignore,
+) -> VerifyReport:
+    """Look whether a merged model is sound, and whether it is what its inputs give.
+
+    Headers, index and sizes are compared with each other, every value is read for NaN and infinities, and a
+    sample of blocks is merged again from the inputs: it must be equal to the bit, or within one rounding of
+    what float64 gives.
+
+    Args:
+        out: its folder, whoever merged it.
+        config: what it was merged by; what its record says by default.
+        blocks: how many blocks of 262,144 elements to merge again, None for everything. Of a method that must
+            know whole tensors, these are read whole.
+        seed: another one chooses other blocks.
+        workers: threads; one per core by default.
+        listener: told what happens.
+
+    Raises:
+        ConfigError: there is no such folder; or the configuration is wrong, or its inputs are not there.
+        TaskError: see `engine.errors`.
+    """
+    output = Output(str(out))
+    if not output.path.is_dir():
+        raise ConfigError("there is no such directory", file=str(output.path))
+    values = check(output.path, ignore_problems=_IRRELEVANT, workers=workers, listener=listener)
+    findings = [*_files(output.path), *values.findings]
+    try:
+        checkpoint = open_checkpoint(str(output.path))
+        record = read_record(output.path)
+    except FormatError as error:
+        known = {(f.where, f.detail) for f in findings}
+        where = error.tensor or error.file or str(out)
+        more = [] if (where, error.message) in known else [Finding(where, "damaged", error.message)]
+        return VerifyReport(str(output.path), 0, 0, (*findings, *more), None, 0, "")
+    wanted, note = _wanted(config, record)
+    compared, count = None, 0
+    if wanted is not None:
+        try:
+            again = _Again(output, checkpoint, wanted, blocks, seed)
+            findings += again.misfits()
+            compared, wrong, count = again.compare(workers, listener)
+            findings += wrong
+        except (ConfigError, FormatError) as error:
+            if config is not None:
+                raise
+            note = f"nothing was merged again: {error}"
+    nbytes = checkpoint.nbytes
+    return VerifyReport(
+        str(output.path), len(checkpoint.tensors), nbytes, tuple(findings), compared, count, note
+    )
+
+
+def _files(folder: Path) -> list[Finding]:
+    """What is wrong with the names and sizes of files."""
+    found = []
+    if (folder / STATE).exists() or any(folder.glob("*.partial")):
+        found.append(Finding(str(folder), "unfinished", "an interrupted merge lies in it"))
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        named = set(index.read_text("utf-8", "replace").split('"'))
+        for path in sorted(folder.glob("*.safetensors")):
+            if path.name not in named:
+                found.append(Finding(str(path), "unknown", "is no shard that the index names"))
+    try:
+        sizes = (read_record(folder) or {}).get("files", {})
+    except FormatError as error:
+        return [*found, Finding(error.file or str(folder), "damaged", error.message)]
+    for name, size in sizes.items():
+        path = folder / name
+        now = path.stat().st_size if path.is_file() else None
+        if now is None:
+            found.append(Finding(name, "missing", "is not there, but the record names it"))
+        elif now != size:
+            found.append(Finding(name, "size", f"has {now:,} bytes, the record says {size:,}"))
+    return found
+
+
+def _wanted(
+    config: str | Path | Mapping[str, Any] | None, record: Mapping[str, Any] | None
+) -> tuple[str | Path | Mapping[str, Any] | None, str]:
+    """The configuration to merge by again, and why there is none."""
+    if config is not None:
+        return config, ""
+    if record is None:
+        return None, "nothing was merged again: the folder does not say what was merged; give --config"
+    if "config" not in record:
+        return None, "nothing was merged again: it was made in another way than by a configuration"
+    return dict(record["config"]), ""
+
+
+class _Again:
+    """A merge that is made again, in part."""
+
+    def __init__(
+        self,
+        output: Output,
+        checkpoint: Checkpoint,
+        config: str | Path | Mapping[str, Any],
+        blocks: int | None,
+        seed: int,
+    ) -> None:
+        self._checkpoint, self._blocks, self._seed = checkpoint, blocks, seed
+        self._job = MergeJob(open_inputs(config), output, 1 << 62, checkpoint.name)
+        self._found = {t.name: t for t in checkpoint.tensors}
+        self._tensors = tuple(
+            t for t in self._job.written.layout.tensors if self._fits(t, self._found.get(t.name))
+        )
+
+    @staticmethod
+    def _fits(expected: TensorInfo, found: TensorInfo | None) -> bool:
+        return found is not None and (found.dtype, found.shape) == (expected.dtype, expected.shape)
+
+    def misfits(self) -> list[Finding]:
+        """Tensors that are missing, too many, or of another form than merging gives."""
+        expected = {t.name: t for t in self._job.written.layout.tensors}
+        wrong = []
+        for name, tensor in expected.items():
+            found = self._found.get(name)
+            if found is None:
+                wrong.append(Finding(name, "missing", "merging gives it, but it is not there"))
+            elif not self._fits(tensor, found):
+                says = (
+                    f"is {found.dtype} {list(found.shape)}, merging gives {tensor.dtype} {list(tensor.shape)}"
+                )
+                wrong.append(Finding(name, "form", says))
+        tied = {f.tensor.name for f in self._job.fates if f.tied is not None}
+        extra = [n for n in self._found if n not in expected and n not in tied]
+        wrong += (Finding(name, "unknown", "merging does not give it") for name in extra)
+        return wrong
+
+    def compare(self, workers: int | None, listener: Listener) -> tuple[Compared | None, list[Finding], int]:
+        """Merge blocks again; what was found, what is wrong, and how many blocks there were."""
+        chosen = self._chosen()
+        if not chosen:
+            return None, [], 0
+        inventory = Checkpoint(
+            self._checkpoint.uri, self._checkpoint.name, "safetensors", (), self._tensors, ""
+        )
+        covered = {i: tuple(gaps(chosen.get(i, ()), t.elements)) for i, t in enumerate(self._tensors)}
+        executor = InProcessExecutor(workers)
+        blend = self._job.blend(inventory, self._into)
+        output = len(blend.pairings)
+        plan = plan_merge(blend, limits_of(executor), [output], [covered])
+        found: dict[int, list[Compared]] = {}
+        listener(Planned("merging again", len(chosen), len(plan.tasks), plan.nbytes))
+        for outcome in executor.run(partial(CompareBody, self._job.manner), plan.tasks):
+            listener(TaskDone(outcome.key, outcome.nbytes, "merging again"))
+            for part in outcome.parts:
+                found.setdefault(part.tensor, []).append(part.found)
+        listener(Ended("merging again"))
+        wrong = []
+        for ordinal, several in sorted(found.items()):
+            one = joined(several)
+            if one.wrong_count:
+                first = ", ".join(f"{i:,}" for i in one.wrong)
+                says = (
+                    f"{one.wrong_count:,} of {one.elements:,} elements are not what merging gives, at {first}"
+                )
+                wrong.append(Finding(self._tensors[ordinal].name, "values", says))
+        return (
+            joined([c for several in found.values() for c in several]),
+            wrong,
+            sum(map(len, chosen.values())),
+        )
+
+    def _into(self, tensor: TensorInfo) -> Into:
+        found = self._found[tensor.name]
+        return Into(tensor.name, found.dtype, self._checkpoint.files[found.file].uri, found.offset)
+
+    def _chosen(self) -> dict[int, list[Span]]:
+        """The blocks that are merged again, by tensor."""
+        every = [
+            (i, (first, min(first + _BLOCK, t.elements)))
+            for i, t in enumerate(self._tensors)
+            for first in range(0, t.elements, _BLOCK)
+        ]
+        if self._blocks is not None and self._blocks < len(every):
+            every = sorted(random.Random(self._seed).sample(every, self._blocks))
+        chosen: dict[int, list[Span]] = {}
+        for ordinal, span in every:
+            chosen.setdefault(ordinal, []).append(span)
+        return chosen
+
+
+def is_sound(report: VerifyReport) -> bool:
+    """Whether nothing is wrong."""
+    return not report.findings
