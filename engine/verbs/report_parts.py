@@ -134,7 +134,7 @@ def _departures(connection: Connection, subject: Subject, gallery: Gallery, ask:
 def _provenance(connection: Connection, subject: Subject, gallery: Gallery, ask: Ask) -> Html:
     """What it was made of and with, what was made of it, and its runs."""
     spec = json.loads(ask("report_subject").records()[0]["spec"])
-    made = {key.replace("_", " "): _plain(value) for key, value in spec.items() if value not in ([], None)}
+    made = {key.replace("_", " "): _plain(value) for key, value in spec.items() if _says_something(value)}
     related, runs = ask("report_related"), ask("report_runs")
     parts = [facts(made)]
     if related.rows:
@@ -142,6 +142,12 @@ def _provenance(connection: Connection, subject: Subject, gallery: Gallery, ask:
     if runs.rows:
         parts += [paragraph("Runs"), answer(runs), gallery.draw(connection, "learning", [subject], _HOW)]
     return section("Provenance", *parts, level=3)
+
+
+def _says_something(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_says_something, value))
+    return value not in (None, "", {})
 
 
 def _plain(value: Any) -> str:
