@@ -133,13 +133,18 @@ def test_runs_and_their_curves_are_on_it(folder):
 
 
 def test_several_subjects_are_side_by_side(folder):
-    told = json.loads(gaussmeter("report", 1, 2, "learnt", "simulation", "1", "-f", "json", cwd=folder).out)
-    assert told["subjects"] == ["base", "tuned", "learnt", "simulation"]
-    page = (folder / "report.html").read_text()
-    assert told["nbytes"] == len(page.encode())
-    assert told["pictures"] == page.count("<figure")
-    assert all(f'href="#subject-{i}"' in page and f'id="subject-{i}"' in page for i in (1, 2, 3, 4))
-    assert "4 subjects" in Seen(page).text
+    html = made(folder, "base", "tuned", "learnt", "simulation")
+    assert all(f'href="#subject-{i}"' in html and f'id="subject-{i}"' in html for i in (1, 2, 3, 4))
+    assert "4 subjects" in Seen(html).text
+    assert "Side by side" in Seen(html).text
+
+
+def test_what_was_written_is_told_in_json_and_a_subject_is_there_once(folder):
+    told = json.loads(gaussmeter("report", "simulation", "4", "-f", "json", cwd=folder).out)
+    html = (folder / "report.html").read_text()
+    assert told["subjects"] == ["simulation"]
+    assert told["nbytes"] == len(html.encode())
+    assert told["pictures"] == html.count("<figure") == 2
 
 
 def test_a_report_of_the_papers_models_has_the_papers_numbers(tmp_path):
