@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from engine.verbs.nearest import nearest
     from engine.verbs.pack import pack
     from engine.verbs.paper import paper
+    from engine.verbs.plot import plot
     from engine.verbs.query import sql
+    from engine.verbs.report import report
     from engine.verbs.scan import dry_run, scan
+    from engine.verbs.simulate import simulate
     from engine.verbs.verify import verify
 
 __all__ = [
@@ -45,8 +48,11 @@ __all__ = [
     "nearest",
     "pack",
     "paper",
+    "plot",
+    "report",
     "scan",
     "show",
+    "simulate",
     "sql",
     "verify",
 ]
@@ -65,8 +71,11 @@ _HOMES = {
     "nearest": "nearest",
     "pack": "pack",
     "paper": "paper",
+    "plot": "plot",
+    "report": "report",
     "scan": "scan",
     "show": "look",
+    "simulate": "simulate",
     "sql": "query",
     "verify": "verify",
 }

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import ask, comparing, deltas, exporting, jobs, merging, packing, scanning, verifying
+from engine.cli import (
+    ask,
+    comparing,
+    deltas,
+    exporting,
+    jobs,
+    merging,
+    packing,
+    picturing,
+    scanning,
+    simulating,
+    verifying,
+)
 from engine.cli.output import complain, prepare_streams
 from engine.errors import GaussmeterError
 from engine.execution.process import few_arenas, without_telemetry
@@ -59,6 +71,9 @@ app.command()(ask.sql)
 app.command()(ask.paper)
 app.command()(comparing.compare)
 app.command()(comparing.nearest)
+app.command()(simulating.simulate)
+app.command()(picturing.plot)
+app.command()(picturing.report)
 
 
 def main() -> None:

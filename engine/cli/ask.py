@@ -87,7 +87,11 @@ def sql(
 def paper(
     table: Annotated[
         str | None,
-        typer.Argument(help="table1, table5, table6, table7, fig5 or fig6.", show_default=False),
+        typer.Argument(
+            help="table1, table5, table6, table7, table8, fig1, fig5, fig6 or fig7; "
+            "fig2, fig4 and fig8 to fig26 are fig1 of one model or adapter.",
+            show_default=False,
+        ),
     ] = None,
     subject: Annotated[str | None, typer.Option(help="Only this subject.")] = None,
     scores: Annotated[

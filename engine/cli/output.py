@@ -6,13 +6,9 @@ import os
 import sys
 
 from engine.errors import TaskError
+from engine.nouns.words import printable
 
-
-def printable(text: str) -> str:
-    """Spell out what would do something to a terminal: control characters, direction marks, line ends."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+__all__ = ["complain", "prepare_streams", "printable", "say"]
 
 
 def say(text: str | bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,49 +10,14 @@ from typing import TYPE_CHECKING, Any
 from engine.cli.options import Format
 from engine.cli.output import printable, say
 from engine.errors import ConfigError, TaskError
+from engine.nouns.cells import cell, nbytes
 
 if TYPE_CHECKING:
     from engine.warehouse.result import Result
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-_LABELS = {"layer", "subject_id", "id", "tensor_id", "ordinal", "code"}
+__all__ = ["answer", "cell", "nbytes", "plain_table", "print_table"]
+
 _WIDE = 10_000  # columns; a pipe has no width of its own
-
-
-def nbytes(value: float) -> str:
-    """A number of bytes with its unit."""
-    for unit in _UNITS:
-        if abs(value) < 1000 or unit == _UNITS[-1]:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1000
-    raise AssertionError("unreachable")
-
-
-def cell(value: Any, column: str = "") -> str:
-    """One value for reading: four significant digits, thousands separated."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if column == "bytes":
-        return nbytes(float(value))
-    if isinstance(value, Decimal) and value == value.to_integral_value():
-        value = int(value)
-    if isinstance(value, int):
-        return str(value) if column in _LABELS else f"{value:,}"
-    if isinstance(value, (float, Decimal)):
-        return _real(float(value))
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M")
-    if isinstance(value, (list, tuple)):
-        return " x ".join(cell(v) for v in value) if value else "scalar"
-    return printable(str(value))
-
-
-def _real(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
-        return f"{value:,.4f}" if abs(value) < 1000 else f"{value:,.1f}"
-    return f"{value:.3e}"
 
 
 def answer(result: Result, form: Format, output: Path | None = None, title: str | None = None) -> None:

@@ -8,11 +8,16 @@ from typing import Any
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
 from engine.config.parts import named
+from engine.config.report import ReportConfig
 from engine.config.strict import read_yaml, validate
 from engine.errors import ConfigError
 
-JobConfig = CensusConfig | DeltaConfig
-_KINDS: dict[str, type[CensusConfig] | type[DeltaConfig]] = {"scan": CensusConfig, "delta": DeltaConfig}
+JobConfig = CensusConfig | DeltaConfig | ReportConfig
+_KINDS: dict[str, type[CensusConfig] | type[DeltaConfig] | type[ReportConfig]] = {
+    "scan": CensusConfig,
+    "delta": DeltaConfig,
+    "report": ReportConfig,
+}
 
 
 def load_job(path: str | Path) -> JobConfig:

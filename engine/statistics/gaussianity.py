@@ -61,7 +61,7 @@ def entropy_bits(sketch: Sketch) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Grid:
+class Grid:
     """Cells of a coding by value: what rounds (or, of 32-bit floats, truncates) to each value.
 
     Attributes:
@@ -76,7 +76,8 @@ class _Grid:
 
 
 @cache
-def _grid(coding: str) -> _Grid:
+def coding_grid(coding: str) -> Grid:
+    """The cells of a coding, worked out once a process."""
     table = code_table(coding)
     value = table.value[table.order]
     if CODINGS[coding].complete:
@@ -87,7 +88,7 @@ def _grid(coding: str) -> _Grid:
         far = value + table.step[table.order] * (1 << 16)
         edges = np.unique(np.concatenate([value, far]))
     width = np.diff(edges)
-    return _Grid(edges, width, width * np.log2(width))
+    return Grid(edges, width, width * np.log2(width))
 
 
 def gaussian_entropy_bits(coding: str, total: Moments) -> float:
@@ -101,7 +102,7 @@ def gaussian_entropy_bits(coding: str, total: Moments) -> float:
     """
     if not total.std > 0:
         return math.nan
-    grid = _grid(coding)
+    grid = coding_grid(coding)
     near, far = _FLAT * total.std, _FAR * total.std
     start = int(np.searchsorted(grid.edges, total.mean - far, "right")) - 1
     stop = int(np.searchsorted(grid.edges, total.mean + far, "left"))
@@ -115,7 +116,7 @@ def gaussian_entropy_bits(coding: str, total: Moments) -> float:
     )
 
 
-def _tail(grid: _Grid, start: int, stop: int, total: Moments) -> float:
+def _tail(grid: Grid, start: int, stop: int, total: Moments) -> float:
     if stop <= start:
         return 0.0
     z = (grid.edges[start : stop + 1] - total.mean) / total.std
@@ -125,7 +126,7 @@ def _tail(grid: _Grid, start: int, stop: int, total: Moments) -> float:
     return float(-(p * np.log2(p)).sum())
 
 
-def _centre(grid: _Grid, start: int, stop: int, total: Moments) -> float:
+def _centre(grid: Grid, start: int, stop: int, total: Moments) -> float:
     """Entropy of the cells next to the mean, where the density is flat: p = density * width."""
     density = 1 / (total.std * math.sqrt(2 * math.pi))
     width, weight = grid.width[start:stop].sum(), grid.weight[start:stop].sum()

@@ -10,6 +10,7 @@ from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
 from engine.config.jobs import JobConfig, load_job
 from engine.config.parts import Run
+from engine.config.report import ReportConfig
 from engine.errors import ConfigError, GaussmeterError
 from engine.execution.choose import choose_executor
 from engine.execution.executor import Executor
@@ -21,6 +22,7 @@ from engine.verbs.census import CensusReport, census
 from engine.verbs.delta import DeltaReport, delta
 from engine.verbs.entrance import Budget
 from engine.verbs.export import export
+from engine.verbs.report import Report, report
 from engine.warehouse.lock import only_one
 
 
@@ -32,8 +34,8 @@ def job(
     workers: int | None = None,
     dry_run: bool = False,
     listener: Listener = ignore,
-) -> CensusReport | DeltaReport:
-    """Run a census or a delta as a configuration describes it, and export what is in.
+) -> CensusReport | DeltaReport | Report:
+    """Run a census or a delta as a configuration describes it, and export what is in; or write a report.
 
     Args:
         config: its file; see `engine.config`.
@@ -49,24 +51,26 @@ def job(
     Raises:
         ConfigError: the configuration is wrong, with all its faults; or there is no place to export to.
         AlreadyRunning: another process runs the job of this name.
-        GaussmeterError: as for `engine.census`, `engine.delta` and `engine.export`.
+        GaussmeterError: as for `engine.census`, `engine.delta`, `engine.export` and `engine.report`.
     """
     base = Path(config).parent if isinstance(config, (str, Path)) else Path.cwd()
     settings = load_job(config) if isinstance(config, (str, Path)) else config
-    if dry_run and isinstance(settings, DeltaConfig):
+    if dry_run and not isinstance(settings, CensusConfig):
         raise ConfigError("only a census has a dry run")
     place = warehouse or settings.warehouse
     with only_one(place, settings.name):
+        if isinstance(settings, ReportConfig):
+            return report(*settings.subjects, output=settings.output, warehouse=place, listener=listener)
         with _executor(settings.run, ray, workers, listener) as executor:
-            report: CensusReport | DeltaReport
+            done: CensusReport | DeltaReport
             if isinstance(settings, DeltaConfig):
-                report = _delta(settings, place, executor, listener)
+                done = _delta(settings, place, executor, listener)
             else:
-                report = _census(settings, base, place, executor, dry_run, listener)
-        present = _subjects(report)
+                done = _census(settings, base, place, executor, dry_run, listener)
+        present = _subjects(done)
         if settings.export is not None and present and not dry_run:
             export(present, settings.export, warehouse=place)
-    return report
+    return done
 
 
 def _executor(

@@ -13,6 +13,7 @@ from typing import Any
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
 from engine.config.jobs import JobConfig, parse_job
+from engine.config.report import ReportConfig
 from engine.config.strict import read_yaml, validate, write_yaml
 from engine.errors import ConfigError
 from engine.execution.ray_jobs import RayJobs
@@ -92,7 +93,9 @@ def _for_elsewhere(path: Path) -> tuple[dict[str, Any], JobConfig]:
     data = read_yaml(path)
     settings = parse_job(data, path)
     places = [settings.warehouse, *filter(None, [settings.export])]
-    if isinstance(settings, DeltaConfig):
+    if isinstance(settings, ReportConfig):
+        places.append(settings.output)
+    elif isinstance(settings, DeltaConfig):
         places += [*filter(None, [settings.base]), *settings.tuned, *settings.adapters]
     else:
         data = {**data, "checkpoints": _inlined(data["checkpoints"], settings, path.parent)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,11 +96,17 @@ def pick(name: str, queries: Mapping[str, Query], what: str) -> Query:
     Raises:
         ConfigError: with the nearest name, or all of them.
     """
-    if name in queries:
-        return queries[name]
-    near = difflib.get_close_matches(name, queries, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(queries)}"
-    raise ConfigError(f"there is no {what} {name!r}; {hint}")
+    return queries[pick_name(name, queries, what)]
+
+
+def pick_name(name: str, names: Iterable[str], what: str) -> str:
+    """Make sure that a name is one of several; errors as for `pick`."""
+    known = list(names)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise ConfigError(f"there is no {what} {name!r}; {hint}")
+    return name
 
 
 def run_query(connection: Connection, query: Query, given: Mapping[str, Value]) -> Result:

@@ -263,7 +263,7 @@ def test_hostile_names_are_spelt_out(warehouse):
         ("compare base w", "'w' could be"),
         ("nearest nothing", "no subject goes by 'nothing'"),
         ("nearest base --kind model", "there is no kind 'model'; there are: checkpoint"),
-        ("paper fig9", "there is no table 'fig9'; did you mean"),
+        ("paper fig3", "there is no table 'fig3'; did you mean"),
         ("paper table7 -p nothing=1", "has no parameter 'nothing'; it has: a, b, metric, scores"),
         ("paper table7 --subject base", "has no parameter 'subject'"),
         ("paper fig5 -p baseline=nothing", "no subject goes by 'nothing'"),
@@ -320,6 +320,9 @@ def test_a_file_of_scores_that_is_none_is_refused(warehouse, tmp_path, text, sen
 
 def test_help_and_list_name_every_table_and_figure(warehouse):
     listed = [r["table"] for r in json.loads(run(warehouse, "paper", "--list", "-f", "json").out)]
-    assert listed == ["fig5", "fig6", "table1", "table5", "table6", "table7"]
+    assert listed == [
+        *("fig1", "fig5", "fig6", "fig7"),
+        *("table1", "table5", "table6", "table7", "table8"),
+    ]
     text = run(warehouse, "paper", "--help").out
     assert all(name in text for name in listed)

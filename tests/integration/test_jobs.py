@@ -99,8 +99,11 @@ def test_a_delta_by_configuration(tmp_path):
         ("job: delta\nbase: a\ntuned: [b]\nadapters: [c]", "exactly one of"),
         ("job: delta\nbase: a\ntuend: [b]", "did you mean 'tuned'?"),
         ("base: a", "job: is missing"),
-        ("job: merge", "job: is one of scan, delta, not 'merge'"),
+        ("job: merge", "job: is one of scan, delta, report, not 'merge'"),
         ("job: [scan]", "job: is one of scan, delta"),
+        ("job: report", "subjects: is missing"),
+        ("job: report\nsubjects: []", "subjects: "),
+        ("job: report\nsubjects: [a]\nexact: true", "exact: a report reads no weights"),
     ],
 )
 def test_a_wrong_delta_is_one_sentence(tmp_path, text, sentence):
@@ -116,6 +119,32 @@ def test_the_recipe_of_a_delta(tmp_path):
     assert ran.returncode == 0, ran.stderr
     assert "% of the elements changed" in ran.stdout
     assert "sigma " in ran.stdout
+
+
+def report_of(folder: Path) -> Path:
+    """A configuration of a report, with what it names."""
+    write_tensors(folder / "m.safetensors", llama())
+    assert gaussmeter("scan", folder / "m.safetensors", "--name", "m", "-w", folder / "w.duckdb").code == 0
+    text = f"job: report\nwarehouse: {folder}/w.duckdb\nsubjects: [m]\noutput: {folder}/m.html\n"
+    return write(folder / "report.yaml", text.encode())
+
+
+def test_a_report_by_configuration(tmp_path):
+    config = report_of(tmp_path)
+    ran = gaussmeter("job", config)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"{tmp_path}/m.html: 1 subject, 5 pictures, ")
+    assert (tmp_path / "m.html").read_text().startswith("<!doctype html>")
+    assert json.loads(gaussmeter("job", config, "-f", "json").out)["subjects"] == ["m"]
+    assert "only a census has a dry run" in gaussmeter("job", config, "--dry-run").sentence(2)
+
+
+def test_the_recipe_of_a_report(tmp_path):
+    command = [sys.executable, str(JOBS / "report.py"), str(report_of(tmp_path))]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "% within 3 sigma" in ran.stdout
+    assert len(list(tmp_path.glob("*.png"))) == 3
 
 
 # Schedules

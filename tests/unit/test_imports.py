@@ -15,7 +15,7 @@ ENGINE = ROOT / "engine"
 
 FLOORS = [
     "version", "errors", "nouns", "config", "kernels", "sketch", "device", "differences", "statistics",
-    "merge_methods", "storage", "formats", "plan", "tasks", "execution", "warehouse", "verbs", "cli",
+    "merge_methods", "pictures", "pages", "storage", "formats", "plan", "tasks", "execution", "warehouse", "verbs", "cli",
 ]  # fmt: skip
 """From the ground up: a module imports from floors below its own, or from its own folder."""
 
@@ -38,6 +38,8 @@ OWNERS = {
     "scipy": None,
     "pydantic": "config",
     "yaml": "config",
+    "altair": "pictures",
+    "vl_convert": "pictures",
 }
 """The only floor that may import each heavy library."""
 

@@ -1,0 +1,1 @@
+"""Pages: HTML that needs nothing else, and in which no name does anything."""

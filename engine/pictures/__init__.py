@@ -1,0 +1,1 @@
+"""Pictures: each is one definition, from numbers to a specification; the only floor that knows altair."""
