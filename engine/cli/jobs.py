@@ -13,6 +13,7 @@ import typer
 from engine.cli import options
 from engine.cli.deltas import print_delta
 from engine.cli.listeners import listening
+from engine.cli.merging import print_merge
 from engine.cli.options import Format
 from engine.cli.output import printable, say
 from engine.cli.render import nbytes
@@ -60,7 +61,7 @@ def job(
     form: options.As = Format.TABLE,
     quiet: options.Quiet = False,
 ) -> None:
-    """Do what a configuration says: scan what is new or has changed of many checkpoints, or count deltas.
+    """Do what a configuration says: scan what is new or has changed of many, count deltas, or merge.
 
     A checkpoint that cannot be scanned is reported and does not stop the others; the exit code is then 3.
     Fired twice, the second says so and does nothing.
@@ -78,6 +79,7 @@ def job(
     without_scipy()
     from engine.verbs.delta import DeltaReport
     from engine.verbs.job import job as run
+    from engine.verbs.merge import MergeReport
 
     with listening(events, quiet=quiet, log=True) as listener:
         try:
@@ -94,6 +96,9 @@ def job(
             raise Interruption(message) from stopped
     if isinstance(report, DeltaReport):
         print_delta(report, form, quiet=quiet)
+        return
+    if isinstance(report, MergeReport):
+        print_merge(report, form, quiet=quiet)
         return
     _report(report, form, quiet=quiet)
     if not report.complete:

@@ -7,12 +7,17 @@ from typing import Any
 
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
+from engine.config.merge_job import MergeConfig
 from engine.config.parts import named
 from engine.config.strict import read_yaml, validate
 from engine.errors import ConfigError
 
-JobConfig = CensusConfig | DeltaConfig
-_KINDS: dict[str, type[CensusConfig] | type[DeltaConfig]] = {"scan": CensusConfig, "delta": DeltaConfig}
+JobConfig = CensusConfig | DeltaConfig | MergeConfig
+_KINDS: dict[str, type[CensusConfig] | type[DeltaConfig] | type[MergeConfig]] = {
+    "scan": CensusConfig,
+    "delta": DeltaConfig,
+    "merge": MergeConfig,
+}
 
 
 def load_job(path: str | Path) -> JobConfig:

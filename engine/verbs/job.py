@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
 from engine.config.jobs import JobConfig, load_job
+from engine.config.merge_job import MergeConfig
 from engine.config.parts import Run
 from engine.errors import ConfigError, GaussmeterError
 from engine.execution.choose import choose_executor
@@ -21,7 +23,11 @@ from engine.verbs.census import CensusReport, census
 from engine.verbs.delta import DeltaReport, delta
 from engine.verbs.entrance import Budget
 from engine.verbs.export import export
+from engine.verbs.merge import SHARD_BYTES, MergeReport, merge
+from engine.verbs.merge_recipe import read_recipe
 from engine.warehouse.lock import only_one
+
+AnyReport = CensusReport | DeltaReport | MergeReport
 
 
 def job(
@@ -32,8 +38,8 @@ def job(
     workers: int | None = None,
     dry_run: bool = False,
     listener: Listener = ignore,
-) -> CensusReport | DeltaReport:
-    """Run a census or a delta as a configuration describes it, and export what is in.
+) -> AnyReport:
+    """Run a census, a delta or a merge as a configuration describes it, and export what is in.
 
     Args:
         config: its file; see `engine.config`.
@@ -49,18 +55,24 @@ def job(
     Raises:
         ConfigError: the configuration is wrong, with all its faults; or there is no place to export to.
         AlreadyRunning: another process runs the job of this name.
-        GaussmeterError: as for `engine.census`, `engine.delta` and `engine.export`.
+        GaussmeterError: as for `engine.census`, `engine.delta`, `engine.merge` and `engine.export`.
     """
     base = Path(config).parent if isinstance(config, (str, Path)) else Path.cwd()
     settings = load_job(config) if isinstance(config, (str, Path)) else config
-    if dry_run and isinstance(settings, DeltaConfig):
+    if dry_run and not isinstance(settings, CensusConfig):
         raise ConfigError("only a census has a dry run")
+    recipe: dict[str, Any] | None = None
+    if isinstance(settings, MergeConfig):  # what is wrong with it is said before anything starts
+        where = str(config) if isinstance(config, (str, Path)) else "the configuration"
+        recipe, _ = read_recipe(settings, base, where)
     place = warehouse or settings.warehouse
     with only_one(place, settings.name):
         with _executor(settings.run, ray, workers, listener) as executor:
-            report: CensusReport | DeltaReport
+            report: AnyReport
             if isinstance(settings, DeltaConfig):
                 report = _delta(settings, place, executor, listener)
+            elif isinstance(settings, MergeConfig):
+                report = _merge(settings, recipe, place, executor, listener)
             else:
                 report = _census(settings, base, place, executor, dry_run, listener)
         present = _subjects(report)
@@ -82,8 +94,10 @@ def _executor(
     )
 
 
-def _subjects(report: CensusReport | DeltaReport) -> list[int]:
+def _subjects(report: AnyReport) -> list[int]:
     """Numbers of the subjects that are in the warehouse now."""
+    if isinstance(report, MergeReport):
+        return [report.subject_id] if report.subject_id is not None else []
     if isinstance(report, DeltaReport):
         return [s.subject_id for s in report.subjects]
     return [e.subject_id for e in report.entries if e.complete and e.subject_id is not None]
@@ -130,6 +144,30 @@ def _delta(settings: DeltaConfig, place: str | Path, executor: Executor, listene
         exact=settings.exact,
         force=settings.force,
         executor=executor,
+        task_bytes=run.task_size,
+        memory_bytes=run.memory,
+        ranges=run.ranges,
+        listener=listener,
+    )
+
+
+def _merge(
+    settings: MergeConfig,
+    recipe: dict[str, Any] | None,
+    place: str | Path,
+    executor: Executor,
+    listener: Listener,
+) -> MergeReport:
+    run = settings.run
+    return merge(
+        recipe,
+        settings.out,
+        adapter=settings.adapter,
+        base=settings.base,
+        warehouse=place,
+        shard_bytes=settings.shard_size or SHARD_BYTES,
+        executor=executor,
+        force=settings.force,
         task_bytes=run.task_size,
         memory_bytes=run.memory,
         ranges=run.ranges,
