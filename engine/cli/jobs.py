@@ -13,6 +13,7 @@ import typer
 from engine.cli import options
 from engine.cli.deltas import print_delta
 from engine.cli.listeners import listening
+from engine.cli.merging import print_merge
 from engine.cli.options import Format
 from engine.cli.output import printable, say
 from engine.cli.picturing import print_report
@@ -61,7 +62,7 @@ def job(
     form: options.As = Format.TABLE,
     quiet: options.Quiet = False,
 ) -> None:
-    """Do what a configuration says: scan what is new or has changed of many, count deltas, write a report.
+    """Do what a configuration says: scan what is new or has changed of many, count deltas, merge, or report.
 
     A checkpoint that cannot be scanned is reported and does not stop the others; the exit code is then 3.
     Fired twice, the second says so and does nothing.
@@ -79,6 +80,7 @@ def job(
     without_scipy()
     from engine.verbs.delta import DeltaReport
     from engine.verbs.job import job as run
+    from engine.verbs.merge import MergeReport
     from engine.verbs.report import Report
 
     with listening(events, quiet=quiet, log=True) as listener:
@@ -99,6 +101,9 @@ def job(
         return
     if isinstance(report, Report):
         print_report(report, form, quiet=quiet)
+        return
+    if isinstance(report, MergeReport):
+        print_merge(report, form, quiet=quiet)
         return
     _report(report, form, quiet=quiet)
     if not report.complete:

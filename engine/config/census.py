@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from engine.config.parts import Job, Part, Patterns, Place, Seconds, Size, named
+from engine.config.parts import CountingJob, Part, Patterns, Place, Seconds, Size, named
 from engine.config.strict import load
 
 _KINDS = ("uri", "glob", "hub", "under", "list")
@@ -73,7 +73,7 @@ class Budget(Part):
     seconds: Seconds | None = None
 
 
-class CensusConfig(Job):
+class CensusConfig(CountingJob):
     """A census.
 
     Attributes:

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from engine.config.parts import Job, Place
+from engine.config.parts import CountingJob, Place
 
 
-class DeltaConfig(Job):
+class DeltaConfig(CountingJob):
     """Differences of one base and what was tuned from it: checkpoints, or adapters.
 
     Attributes:

@@ -7,15 +7,17 @@ from typing import Any
 
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
+from engine.config.merge_job import MergeConfig
 from engine.config.parts import named
 from engine.config.report import ReportConfig
 from engine.config.strict import read_yaml, validate
 from engine.errors import ConfigError
 
-JobConfig = CensusConfig | DeltaConfig | ReportConfig
-_KINDS: dict[str, type[CensusConfig] | type[DeltaConfig] | type[ReportConfig]] = {
+JobConfig = CensusConfig | DeltaConfig | MergeConfig | ReportConfig
+_KINDS: dict[str, type[CensusConfig] | type[DeltaConfig] | type[MergeConfig] | type[ReportConfig]] = {
     "scan": CensusConfig,
     "delta": DeltaConfig,
+    "merge": MergeConfig,
     "report": ReportConfig,
 }
 

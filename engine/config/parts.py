@@ -76,20 +76,28 @@ class Job(Part):
     Attributes:
         name: of the job; two of one name never run at once. By default that of the file.
         warehouse: the DuckDB file.
-        tensors: which tensors of each checkpoint.
-        exact: read 32-bit floats twice.
-        force: count again what has not changed.
+        force: do again what has not changed.
         run: how it is run.
         export: where each subject is exported to as Parquet, if anywhere.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "census"
     warehouse: Place = WAREHOUSE
-    tensors: Tensors = Tensors()
-    exact: bool = False
     force: bool = False
     run: Run = Run()
     export: Place | None = None
+
+
+class CountingJob(Job):
+    """What every job says that counts what is there.
+
+    Attributes:
+        tensors: which tensors of each checkpoint.
+        exact: read 32-bit floats twice.
+    """
+
+    tensors: Tensors = Tensors()
+    exact: bool = False
 
 
 AnyJob = TypeVar("AnyJob", bound=Job)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
 from engine.config.jobs import JobConfig, load_job
+from engine.config.merge_job import MergeConfig
 from engine.config.parts import Run
 from engine.config.report import ReportConfig
 from engine.errors import ConfigError, GaussmeterError
@@ -22,8 +24,12 @@ from engine.verbs.census import CensusReport, census
 from engine.verbs.delta import DeltaReport, delta
 from engine.verbs.entrance import Budget
 from engine.verbs.export import export
+from engine.verbs.merge import SHARD_BYTES, MergeReport, merge
+from engine.verbs.merge_recipe import read_recipe
 from engine.verbs.report import Report, report
 from engine.warehouse.lock import only_one
+
+AnyReport = CensusReport | DeltaReport | MergeReport | Report
 
 
 def job(
@@ -34,8 +40,8 @@ def job(
     workers: int | None = None,
     dry_run: bool = False,
     listener: Listener = ignore,
-) -> CensusReport | DeltaReport | Report:
-    """Run a census or a delta as a configuration describes it, and export what is in; or write a report.
+) -> AnyReport:
+    """Do what a configuration says: a census, a delta or a merge, exported if wanted; or a report.
 
     Args:
         config: its file; see `engine.config`.
@@ -51,20 +57,27 @@ def job(
     Raises:
         ConfigError: the configuration is wrong, with all its faults; or there is no place to export to.
         AlreadyRunning: another process runs the job of this name.
-        GaussmeterError: as for `engine.census`, `engine.delta`, `engine.export` and `engine.report`.
+        GaussmeterError: as for `engine.census`, `engine.delta`, `engine.merge`, `engine.export` and
+            `engine.report`.
     """
     base = Path(config).parent if isinstance(config, (str, Path)) else Path.cwd()
     settings = load_job(config) if isinstance(config, (str, Path)) else config
     if dry_run and not isinstance(settings, CensusConfig):
         raise ConfigError("only a census has a dry run")
+    recipe: dict[str, Any] | None = None
+    if isinstance(settings, MergeConfig):  # what is wrong with it is said before anything starts
+        where = str(config) if isinstance(config, (str, Path)) else "the configuration"
+        recipe, _ = read_recipe(settings, base, where)
     place = warehouse or settings.warehouse
     with only_one(place, settings.name):
         if isinstance(settings, ReportConfig):
             return report(*settings.subjects, output=settings.output, warehouse=place, listener=listener)
         with _executor(settings.run, ray, workers, listener) as executor:
-            done: CensusReport | DeltaReport
+            done: CensusReport | DeltaReport | MergeReport
             if isinstance(settings, DeltaConfig):
                 done = _delta(settings, place, executor, listener)
+            elif isinstance(settings, MergeConfig):
+                done = _merge(settings, recipe, place, executor, listener)
             else:
                 done = _census(settings, base, place, executor, dry_run, listener)
         present = _subjects(done)
@@ -86,8 +99,10 @@ def _executor(
     )
 
 
-def _subjects(report: CensusReport | DeltaReport) -> list[int]:
+def _subjects(report: CensusReport | DeltaReport | MergeReport) -> list[int]:
     """Numbers of the subjects that are in the warehouse now."""
+    if isinstance(report, MergeReport):
+        return [report.subject_id] if report.subject_id is not None else []
     if isinstance(report, DeltaReport):
         return [s.subject_id for s in report.subjects]
     return [e.subject_id for e in report.entries if e.complete and e.subject_id is not None]
@@ -134,6 +149,30 @@ def _delta(settings: DeltaConfig, place: str | Path, executor: Executor, listene
         exact=settings.exact,
         force=settings.force,
         executor=executor,
+        task_bytes=run.task_size,
+        memory_bytes=run.memory,
+        ranges=run.ranges,
+        listener=listener,
+    )
+
+
+def _merge(
+    settings: MergeConfig,
+    recipe: dict[str, Any] | None,
+    place: str | Path,
+    executor: Executor,
+    listener: Listener,
+) -> MergeReport:
+    run = settings.run
+    return merge(
+        recipe,
+        settings.out,
+        adapter=settings.adapter,
+        base=settings.base,
+        warehouse=place,
+        shard_bytes=settings.shard_size or SHARD_BYTES,
+        executor=executor,
+        force=settings.force,
         task_bytes=run.task_size,
         memory_bytes=run.memory,
         ranges=run.ranges,

@@ -13,12 +13,15 @@ from typing import Any
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
 from engine.config.jobs import JobConfig, parse_job
+from engine.config.merge_job import MergeConfig
 from engine.config.report import ReportConfig
 from engine.config.strict import read_yaml, validate, write_yaml
 from engine.errors import ConfigError
 from engine.execution.ray_jobs import RayJobs
 from engine.formats.find import read_list
 from engine.storage.uris import scheme_of
+from engine.verbs.merge_inputs import address_of
+from engine.verbs.merge_recipe import read_recipe
 from engine.warehouse.sql_files import sql_root
 
 _SENT = "job.yaml"
@@ -97,6 +100,14 @@ def _for_elsewhere(path: Path) -> tuple[dict[str, Any], JobConfig]:
         places.append(settings.output)
     elif isinstance(settings, DeltaConfig):
         places += [*filter(None, [settings.base]), *settings.tuned, *settings.adapters]
+    elif isinstance(settings, MergeConfig):
+        merge, recipe = read_recipe(settings, path.parent, str(path))
+        if recipe is not None:
+            data = {**data, "merge": merge}
+            models = [recipe.base, *recipe.models]
+        else:
+            models = [settings.base]
+        places += [settings.out, *filter(None, [settings.adapter]), *map(address_of, filter(None, models))]
     else:
         data = {**data, "checkpoints": _inlined(data["checkpoints"], settings, path.parent)}
         sources = validate(data, CensusConfig, str(path)).checkpoints

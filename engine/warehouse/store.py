@@ -89,22 +89,20 @@ class Warehouse:
             WarehouseBusyError, WarehouseError: as for `writing`.
         """
         with self._lock:
-            if not self._is_current():
-                with self.writing():
-                    pass  # brings it up to date
             connection = self._open_reader()
             try:
+                if not self._is_current(connection):
+                    connection.close()
+                    with self.writing():
+                        pass  # brings it up to date
+                    connection = self._open_reader()
                 yield connection
             finally:
                 connection.close()
 
-    def _is_current(self) -> bool:
+    def _is_current(self, connection: Connection) -> bool:
         if not self._current:
-            connection = self._open_reader()
-            try:
-                self._current = is_current(connection, str(self.path))
-            finally:
-                connection.close()
+            self._current = is_current(connection, str(self.path))
         return self._current
 
     def _open_reader(self) -> Connection:

@@ -244,7 +244,7 @@ def test_a_pipe_among_the_shards_is_not_waited_for(tmp_path, command):
     os.mkfifo(tmp_path / "b.safetensors")
     waiting = start(["-m", "engine", command, tmp_path, "-w", tmp_path / "w.duckdb"])
     try:
-        _, err = waiting.communicate(timeout=5)
+        _, err = waiting.communicate(timeout=30)
     except subprocess.TimeoutExpired:
         pytest.fail("it waits")
     finally:
@@ -782,7 +782,7 @@ def in_a_terminal(cwd: Path, *words: object, columns: int = 250) -> str:
         elif child.poll() is not None:
             break
     os.close(mine)
-    _, err = child.communicate(timeout=10)
+    _, err = child.communicate(timeout=60)
     return (written + err).decode()
 
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,10 +27,13 @@ from engine.config.jobs import load_job
 from tests.builders import write, write_tensors
 from tests.integration.clusters import VARIABLES
 from tests.integration.helpers import ROOT, environment, gaussmeter, llama, rows
+from tests.integration.merges import weights
+from tests.integration.test_own_adapters import base_model, noise
 
 JOBS = ROOT / "jobs"
 CONFIGS = sorted((JOBS / "configs").glob("*.yaml"))
 SCHEDULES = JOBS / "schedules"
+MERGED = "merge:\n  models: [{model: a}, {model: b}]"
 
 
 def header(path: Path) -> list[str]:
@@ -99,18 +103,91 @@ def test_a_delta_by_configuration(tmp_path):
         ("job: delta\nbase: a\ntuned: [b]\nadapters: [c]", "exactly one of"),
         ("job: delta\nbase: a\ntuend: [b]", "did you mean 'tuned'?"),
         ("base: a", "job: is missing"),
-        ("job: merge", "job: is one of scan, delta, report, not 'merge'"),
-        ("job: [scan]", "job: is one of scan, delta"),
         ("job: report", "subjects: is missing"),
         ("job: report\nsubjects: []", "subjects: "),
         ("job: report\nsubjects: [a]\nexact: true", "exact: a report reads no weights"),
+        ("job: guess", "job: is one of scan, delta, merge, report, not 'guess'"),
+        ("job: [scan]", "job: is one of scan, delta"),
+        ("job: merge\nout: o", "expected exactly one of merge, adapter"),
+        ("job: merge\nout: o\nmerge: m.yaml\nadapter: a", "expected exactly one of merge, adapter"),
+        (
+            "job: merge\nout: o\nmerge: m.yaml\nbase: b",
+            "base: goes with adapter; under merge it is base_model",
+        ),
+        ("job: merge\nmerge: m.yaml", "out: is missing"),
+        (
+            "job: merge\nout: o\nmerge: [a]",
+            "merge: expected mergekit's keys and values, or the path of a file",
+        ),
+        ("job: merge\nout: o\nmerge: m.yaml\nexact: true", "exact: there is no such key"),
+        ("job: merge\nout: o\nmerge: m.yaml", "m.yaml: cannot be read: No such file"),
+        (
+            f"job: merge\nout: o\n{MERGED}\n  slices: []",
+            "wrong.yaml: merge: has 2 faults: slices: layers are not cut out",
+        ),
+        (f"job: merge\nout: o\n{MERGED}\n  merge_method: lienar", "did you mean 'linear'?"),
     ],
 )
-def test_a_wrong_delta_is_one_sentence(tmp_path, text, sentence):
+def test_a_wrong_job_is_one_sentence(tmp_path, text, sentence):
     config = write(tmp_path / "wrong.yaml", text.encode())
     ran = gaussmeter("job", config, cwd=tmp_path)
     assert ran.code == 2
     assert sentence in ran.err
+
+
+def merge_of(folder: Path, *, inline: bool = True) -> Path:
+    """A configuration of a merge, with what it names."""
+    delta_of(folder)
+    recipe = (
+        f"merge_method: task_arithmetic\nbase_model: {folder}/m0.safetensors\n"
+        f"models:\n- {{model: {folder}/m1.safetensors, parameters: {{weight: 0.5}}}}\n"
+    )
+    write(folder / "parts" / "recipe.yaml", recipe.encode())
+    said = textwrap.indent(recipe, "  ") if inline else "  parts/recipe.yaml\n"
+    text = f"job: merge\nwarehouse: {folder}/w.duckdb\nout: {folder}/merged\nmerge:\n{said}"
+    return write(folder / "merge.yaml", text.encode())
+
+
+def tensors_of(folder: Path) -> dict[str, bytes]:
+    return {name: tensor.data.tobytes() for name, tensor in weights(folder).items()}
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_merge_by_configuration(tmp_path, inline):
+    config = merge_of(tmp_path, inline=inline)
+    config.write_text(config.read_text() + f"export: {tmp_path}/exported\nshard_size: 3000\n")
+    ran = gaussmeter("job", config)
+    assert ran.code == 0, ran.err
+    assert f"{tmp_path}/merged: 11 tensors merged, 0 copied, 0 refused, subject " in ran.out
+    assert len(list((tmp_path / "exported" / "bins").glob("*/*.parquet"))) == 1
+    again = json.loads(gaussmeter("job", config, "--format", "json").out)
+    assert (again["status"], again["name"]) == ("unchanged", "merged")
+    assert again["files"] > 1
+    gaussmeter("merge", tmp_path / "parts" / "recipe.yaml", tmp_path / "two", "-w", tmp_path / "w.duckdb")
+    assert tensors_of(tmp_path / "merged") == tensors_of(tmp_path / "two")
+    config.write_text(
+        config.read_text().replace("0.5", "0.25") if inline else config.read_text() + "force: on\n"
+    )
+    ran = gaussmeter("job", config)
+    assert ("holds another merge" in ran.err) == inline
+    assert (ran.code, "11 tensors merged" in ran.out) == ((2, False) if inline else (0, True))
+    assert "only a census has a dry run" in gaussmeter("job", config, "--dry-run").sentence(2)
+
+
+def test_an_adapter_by_configuration(tmp_path):
+    path, _ = noise(tmp_path / "adapter")
+    base, _ = base_model(tmp_path)
+    text = f"job: merge\nwarehouse: {tmp_path}/w.duckdb\nadapter: {path}\nbase: {base}\nout: {tmp_path}/out\n"
+    ran = gaussmeter("job", write(tmp_path / "fold.yaml", text.encode()))
+    assert "2 tensors merged, 0 copied, 0 refused, subject 1" in ran.out, ran.err
+
+
+def test_the_recipe_of_a_merge(tmp_path):
+    command = [sys.executable, str(JOBS / "merge.py"), str(merge_of(tmp_path, inline=False))]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith(f"{tmp_path}/merged: merged, 11 tensors by task_arithmetic\n")
+    assert "sigma " in ran.stdout
 
 
 def test_the_recipe_of_a_delta(tmp_path):
@@ -374,5 +451,16 @@ def test_wrong_words_are_one_sentence(tmp_path):
     assert "is relative" in sentence
     strange = write(tmp_path / "strange.yaml", b"job: delta\nwarehouse: /w.duckdb\nbase: /a\ntuned: [b]\n")
     assert "'b' is relative" in gaussmeter("job", strange, "--submit", nowhere).sentence(2)
+    merge = merge_of(tmp_path, inline=False)
+    assert "no Ray cluster answers" in gaussmeter("job", merge, "--submit", nowhere).sentence(2)
+    recipe = tmp_path / "parts" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(f"{tmp_path}/m1", "elsewhere/../m1"))
+    assert "'elsewhere/../m1.safetensors' is relative" in gaussmeter(
+        "job", merge, "--submit", nowhere
+    ).sentence(2)
+    recipe.write_text(recipe.read_text().replace("elsewhere/../m1.safetensors", "org/name"))  # on the Hub
+    assert "no Ray cluster answers" in gaussmeter("job", merge, "--submit", nowhere).sentence(2)
+    recipe.write_text("merge_method: lienar\n")
+    assert "did you mean 'linear'?" in gaussmeter("job", merge, "--submit", nowhere).err
     assert "go alone with --submit" in gaussmeter("job", config, "--status", "x").sentence(2)
     assert "which configuration?" in gaussmeter("job").sentence(2)

@@ -15,6 +15,7 @@ import pytest
 from tests.integration.servers import FileServer, HubServer, Server
 
 BODY = bytes(range(256)) * 400  # 102,400 bytes
+TRIES = 4  # of what is timed: on a busy machine one may be late, and none may be early
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -145,11 +146,16 @@ def test_an_answer_is_cut(files: FileServer):
 
 
 def test_an_answer_stalls(files: FileServer):
-    files.faults.stall_seconds, files.faults.stalls = 0.2, 1
-    for least, most in ((0.2, 0.6), (0, 0.15)):
+    def once() -> float:
         began = time.monotonic()
         assert ask(files, "/a%20b.bin", Range="bytes=0-999")[2] == BODY[:1000]
-        assert least <= time.monotonic() - began < most
+        return time.monotonic() - began
+
+    files.faults.stall_seconds, files.faults.stalls = 0.2, TRIES
+    stalled = [once() for _ in range(TRIES)]
+    assert min(stalled) >= 0.2
+    assert min(stalled) < 0.6
+    assert min(once() for _ in range(TRIES)) < 0.15
 
 
 @pytest.mark.parametrize("rate", [250_000, 100_000_000])
@@ -165,25 +171,35 @@ def test_each_answer_has_the_rate_for_itself(files: FileServer, rate: int):
         assert len(ask(files, "/big", Range=f"bytes=0-{size - 1}")[2]) == size
         took.append(time.monotonic() - began)
 
-    threads = [threading.Thread(target=fetch) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [seconds == pytest.approx(0.4, rel=0.15) for seconds in took] == [True, True], took
+    for _ in range(TRIES):
+        threads = [threading.Thread(target=fetch) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if max(took[-2:]) <= 0.46:
+            break
+    assert min(took) >= 0.34, took
+    assert max(took[-2:]) <= 0.46, took
     assert files.peak == 2
 
 
 def test_latency_and_a_close_in_the_middle(files: FileServer):
+    def once() -> float:
+        began = time.monotonic()
+        ask(files, "/none")
+        return time.monotonic() - began
+
     files.latency = 0.1
-    began = time.monotonic()
-    ask(files, "/none")
-    assert 0.1 <= time.monotonic() - began < 0.3
-    files.bytes_per_second = 1000
+    late = [once() for _ in range(TRIES)]
+    assert min(late) >= 0.1
+    assert min(late) < 0.3
+    files.bytes_per_second = 1000  # 102 s for all of it
     threading.Timer(0.2, files.close).start()
+    began = time.monotonic()
     with pytest.raises(http.client.IncompleteRead):
         ask(files, "/a%20b.bin")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 def test_a_huge_sparse_file_costs_no_memory(files: FileServer):
