@@ -223,7 +223,7 @@ class Merge:
         arguments: of the method; None where the first operand is copied.
         measured: of a whole tensor, what must be found out first: for each model the ordinal of its
             difference from the base, whose counts are wanted, None where they are not; empty if no difference
-            need be counted.
+            need be counted. Of a copy, whose counts are the copy's too.
         bands: for each model where the ends of its band lie, None where nothing is kept; None if that is not
             known, or not asked for.
     """

@@ -23,12 +23,14 @@ from engine.plan.limits import (
     TENSOR_BYTES,
     Fitted,
     Limits,
+    Selection,
     fit,
     require_room,
 )
 from engine.plan.lockstep import can_be_cut, cut_rows, lie_alike, operand_chunks, operand_task
 from engine.plan.pairing import Pairing
 from engine.plan.rows import Segment
+from engine.plan.scan import plan_scan
 from engine.plan.shared import Covered, SharedPlan, without_tasks
 
 Bands = tuple[tuple[Sought, Sought] | None, ...]
@@ -68,6 +70,8 @@ class Blend:
         inventory: the output as a checkpoint.
         recipes: of its tensors, in their order.
         pairings: the differences of all models from the base, if they are counted; a subject each.
+        itself: whether there is one pairing that is no difference, but what a scan of the first operand
+            counts.
     """
 
     operands: tuple[Checkpoint, ...]
@@ -76,18 +80,21 @@ class Blend:
     inventory: Checkpoint
     recipes: tuple[Recipe, ...]
     pairings: tuple[Pairing, ...] = ()
-    _links: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+    itself: bool = False
+    _links: dict[int, tuple[int | None, ...]] = field(default_factory=dict)
 
-    def links(self, name: str) -> tuple[int | None, ...]:
-        """For each pairing the row of a tensor of the base that is compared whole, None where it is not."""
+    def links(self, ordinal: int | None) -> tuple[int | None, ...]:
+        """For each pairing the row of a tensor of the first operand that is compared whole, or None."""
+        nothing = (None,) * len(self.pairings)
         if not self._links:
             for number, pairing in enumerate(self.pairings):
                 for row, match in pairing.matches.items():
                     base, tuned = pairing.base.tensors[match.base], pairing.tuned.tensors[match.tuned]
                     if base.shape == tuned.shape:
-                        own = self._links.get(base.name, (None,) * len(self.pairings))
-                        self._links[base.name] = (*own[:number], row, *own[number + 1 :])
-        return self._links.get(name, (None,) * len(self.pairings))
+                        first = match.base if pairing.base is self.operands[0] else match.tuned
+                        own = self._links.get(first, nothing)
+                        self._links[first] = (*own[:number], row, *own[number + 1 :])
+        return nothing if ordinal is None else self._links.get(ordinal, nothing)
 
 
 def plan_merge(
@@ -119,8 +126,8 @@ def plan_merge(
     tasks = list(cutter.tasks()) if output in done else []
     differences = [n for n in numbers if n < output]
     if differences:
-        rest = plan_delta([blend.pairings[n] for n in differences], limits, [done[n] for n in differences])
-        tasks += (replace(t, key=len(tasks) + i) for i, t in enumerate(rest.tasks))
+        rest = _rest(blend, limits, {n: done[n] for n in differences})
+        tasks += (replace(t, key=len(tasks) + i) for i, t in enumerate(rest))
     each = max((t.projected_bytes for t in tasks), default=0)
     projected = _base_bytes(blend) + min(limits.workers, len(tasks)) * (each + limits.worker_bytes)
     require_room(limits, projected, blend.inventory.uri)
@@ -129,6 +136,13 @@ def plan_merge(
         for n, s in zip(numbers, subjects, strict=True)
     ]
     return SharedPlan(tuple(tasks), offsets, tuple(plans), projected)
+
+
+def _rest(blend: Blend, limits: Limits, covered: Mapping[int, Covered]) -> tuple[Task, ...]:
+    """Tasks that count what no merge does."""
+    if blend.itself:
+        return plan_scan(blend.operands[0], Selection(), limits, covered[0]).tasks
+    return plan_delta([blend.pairings[n] for n in covered], limits, list(covered.values())).tasks
 
 
 def _measured(blend: Blend) -> list[int]:
@@ -207,9 +221,19 @@ class _Cutter:
             cuttable = all(can_be_cut(t) for t in tensors.values())
             wide = max(t.kind.bits // 8 for t in tensors.values())
             most = max(self._fitted.task_bytes // (len(tensors) * wide), 1)
+            wanted = self._copied(recipe, missing)
             for first, last in missing if cuttable else [(0, tensor.elements)]:
                 for span in cut_rows(first, last, tensor, most) if cuttable else [(first, last)]:
-                    yield self._cut(ordinal, recipe, span)
+                    cut = self._cut(ordinal, recipe, span)
+                    yield _Cut(replace(cut.merge, measured=wanted), cut.chunks) if wanted else cut
+
+    def _copied(self, recipe: Recipe, missing: Sequence[Span]) -> tuple[int, ...]:
+        """The ordinal that the counts of a copy are those of too, if they are wanted."""
+        if not self._blend.itself or recipe.arguments is not None or len(missing) > 1:
+            return ()
+        whole = missing[0] == (0, recipe.fate.tensor.elements)
+        wanted = self._wanted(0, self._blend.links(recipe.fate.sources[0])[0]) if whole else None
+        return () if wanted is None else (wanted,)
 
     def _is_measured(self, recipe: Recipe) -> bool:
         if recipe.arguments is None:
@@ -225,14 +249,9 @@ class _Cutter:
         models = len(self._blend.roles.models)
         wanted: list[int | None] = [None] * models
         if recipe.fate.rows is None:
-            links = self._blend.links(self._first_name(recipe))
+            links = self._blend.links(recipe.fate.sources[0])
             wanted = [self._wanted(number, row) for number, row in enumerate(links)] or wanted
         return _Cut(replace(cut.merge, measured=tuple(wanted)), cut.chunks)
-
-    def _first_name(self, recipe: Recipe) -> str:
-        ordinal = recipe.fate.sources[0]
-        assert ordinal is not None
-        return self._blend.operands[0].tensors[ordinal].name
 
     def _wanted(self, number: int, row: int | None) -> int | None:
         """The ordinal of a difference, if its counts are missing; they are no longer, once planned."""

@@ -23,6 +23,7 @@ from engine.tasks.sinks import CountSink, Sink
 from engine.tasks.together import Blocks, widened
 
 Read = Callable[[int | None], Iterator[Blocks]]
+Measure = Callable[[Merge, Read], tuple[dict[str, Any], list[Sketch]]]
 
 
 class BandSink:

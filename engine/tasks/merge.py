@@ -21,7 +21,7 @@ from engine.tasks.blocks import BlockReader
 from engine.tasks.count import CountBody
 from engine.tasks.folding import FoldBody
 from engine.tasks.lockstep import Operand
-from engine.tasks.measuring import Measurer
+from engine.tasks.measuring import Measure, Measurer
 from engine.tasks.together import BLOCK, Blocks, Together, stored
 from engine.tasks.writing import Files
 
@@ -53,7 +53,7 @@ class MergeBody:
 
     def __init__(self, manner: Manner) -> None:
         self._method, self._roles, self._wide = METHODS[manner.method], manner.roles, manner.wide
-        self._measure = Measurer(self._method, self._roles, wide=self._wide)
+        self._measure: Measure = Measurer(self._method, self._roles, wide=self._wide)
         self._readers: list[BlockReader] = []
         self._counters: dict[str, Counter] = {}
         self._out = np.empty(0, np.uint8)

@@ -92,7 +92,10 @@ def derive(
         GaussmeterError: a task failed; what was counted is kept.
     """
     with means.store.writing() as connection:
-        standings = [_enter(connection, source, force=means.force) for source in sources]
+        standings: list[Standing] = []
+        for source in sources:
+            beside = [(s.inventory, e.subject_id) for s, e in zip(sources, standings, strict=False)]
+            standings.append(_enter(connection, source, beside, force=means.force))
     missing = [number for number, standing in enumerate(standings) if not standing.complete]
     if not missing:
         return standings, 0
@@ -110,8 +113,15 @@ def derive(
     return standings, sum(job.nbytes_read for job in jobs)
 
 
-def _enter(connection: Connection, source: Source, *, force: bool) -> Standing:
-    parents = [n for c in source.parents if (n := find_complete(connection, c)) is not None]
+def _enter(
+    connection: Connection, source: Source, beside: Sequence[tuple[Checkpoint, int]], *, force: bool
+) -> Standing:
+    """Enter a subject; a parent may be one that was entered just before, and is counted along."""
+    found = [
+        next((n for own, n in beside if own is c), None) or find_complete(connection, c)
+        for c in source.parents
+    ]
+    parents = [n for n in found if n is not None]
     return begin(
         connection,
         source.inventory,

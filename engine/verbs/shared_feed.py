@@ -109,4 +109,5 @@ def ordinals_of(task: Task) -> set[int]:
     """The tensors that a derived task finds something of."""
     steps = {ordinal for step in task.steps for _, ordinal in step.differences}
     merges = {ordinal for merge in task.merges for ordinal in merge.ordinals}
-    return steps | merges | {product.ordinal for product in task.products}
+    found = steps | merges | {product.ordinal for product in task.products}
+    return found or {chunk.tensor for chunk in task.chunks}  # of a scan
