@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine.verbs.check import check
     from engine.verbs.compare import compare
     from engine.verbs.delta import delta
+    from engine.verbs.edit import edit
     from engine.verbs.export import export
     from engine.verbs.import_ import import_
     from engine.verbs.job import job
@@ -40,6 +41,7 @@ __all__ = [
     "compare",
     "delta",
     "dry_run",
+    "edit",
     "export",
     "import_",
     "job",
@@ -63,6 +65,7 @@ _HOMES = {
     "compare": "compare",
     "delta": "delta",
     "dry_run": "scan",
+    "edit": "edit",
     "export": "export",
     "import_": "import_",
     "job": "job",

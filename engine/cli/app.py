@@ -11,6 +11,7 @@ from engine.cli import (
     ask,
     comparing,
     deltas,
+    editing,
     exporting,
     jobs,
     merging,
@@ -60,6 +61,7 @@ app.command()(scanning.scan)
 app.command()(scanning.check)
 app.command()(deltas.delta)
 app.command()(merging.merge)
+app.command()(editing.edit)
 app.command()(verifying.verify)
 app.command()(packing.pack)
 app.command()(exporting.export)

@@ -79,7 +79,15 @@ def card(inputs: Inputs, title: str, fates: Sequence[Fate]) -> bytes:
     return page(title, f"Merged by the method `{schema.name}`", names, fates, lines)
 
 
-def page(title: str, says: str, names: Sequence[str], fates: Sequence[Fate], lines: Sequence[str]) -> bytes:
+def page(
+    title: str,
+    says: str,
+    names: Sequence[str],
+    fates: Sequence[Fate],
+    lines: Sequence[str],
+    *,
+    done: str = "merged",
+) -> bytes:
     """A model card.
 
     Args:
@@ -88,18 +96,19 @@ def page(title: str, says: str, names: Sequence[str], fates: Sequence[Fate], lin
         names: of what it was made of.
         fates: of its tensors.
         lines: more of it.
+        done: what was done to tensors.
     """
-    number = counts(fates)
+    number, merged = counts(fates), done == "merged"
     front = [
         "---",
         "library_name: transformers",
-        "tags: [merge, gaussmeter]",
+        f"tags: [{'merge, ' * merged}gaussmeter]",
         "base_model:",
         *(f"- {json.dumps(name)}" for name in dict.fromkeys(names)),
-        "base_model_relation: merge",
+        *(["base_model_relation: merge"] if merged else []),
         "---",
     ]
-    sums = f"{number['merged']:,} tensors merged, {number['copied']:,} copied, {number['refused']:,} left out"
+    sums = f"{number['merged']:,} tensors {done}, {number['copied']:,} copied, {number['refused']:,} left out"
     text = [
         *front,
         "",

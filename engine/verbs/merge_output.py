@@ -182,7 +182,8 @@ class Output:
             sizes = {name: (self.path / name).stat().st_size for name in listed}
             text = json.dumps({**record, "files": sizes}, indent=1, ensure_ascii=False) + "\n"
             self._put(RECORD, text.encode())
-            (self.path / STATE).unlink()
+            for left in (*self.path.glob(f"*{_PARTIAL}"), self.path / STATE):
+                left.unlink()
             _sync(self.path)
 
     def _put(self, name: str, data: bytes) -> None:
@@ -196,7 +197,7 @@ class Output:
 
     def abandon(self, layout: Layout, *, made: bool = False) -> None:
         """Remove what was begun."""
-        for path in (*self.partials(layout), self.path / STATE):
+        for path in (*self.partials(layout), *self.path.glob(f"*{_PARTIAL}"), self.path / STATE):
             path.unlink(missing_ok=True)
         if made or not any(self.path.iterdir()):
             shutil.rmtree(self.path, ignore_errors=True)

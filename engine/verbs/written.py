@@ -74,6 +74,7 @@ class Written:
         write: Callable[[Checkpoint], tuple[Standing, int]],
         files: Callable[[], Mapping[str, bytes]],
         record: Mapping[str, Any],
+        last: Callable[[], tuple[Mapping[str, bytes], Mapping[str, Any]]] = lambda: ({}, {}),
     ) -> None:
         """Write what is missing.
 
@@ -83,6 +84,7 @@ class Written:
                 and how many bytes were read.
             files: what else there is to be in the folder.
             record: what was merged.
+            last: more files, and more of the record, which are only known when everything is written.
 
         Raises:
             GaussmeterError: something failed; what was written is kept, if it can be of use.
@@ -106,7 +108,9 @@ class Written:
                 raise
             self.subject_id, self.name = standing.subject_id, standing.name
             self.status = "resumed" if standing.resumed or standing.complete else "merged"
-            self.output.finish(self.layout, beside, {"identity": self._identity, **record})
+            files_more, record_more = last()
+            whole = {"identity": self._identity, **record, **record_more}
+            self.output.finish(self.layout, {**beside, **files_more}, whole)
         with means.store.writing() as connection:
             settle(connection, self.subject_id, open_checkpoint(str(self.output.path)))
 
