@@ -16,6 +16,7 @@ from engine.nouns.dtypes import DTYPES
 from engine.nouns.merging import Stretch
 from engine.nouns.tasks import Into, Merge, Outcome, Part, Task
 from engine.tasks.blocks import BlockReader
+from engine.tasks.editing import EditBody
 from engine.tasks.merge import MergeBody
 from engine.tasks.together import stored
 
@@ -88,6 +89,13 @@ class CompareBody(MergeBody):
         place = Stretch(one.into.name, start, one.columns)
         merge(self._method, base, models, out, arguments, stretch=place, wide=True)
         return out.data.view("<f8")
+
+
+class CompareEditBody(CompareBody, EditBody):
+    """Runs the tasks of an edit, and compares instead of writing: every element must be the same."""
+
+    def _exact(self, *given: Any) -> None:
+        self._notes.clear()
 
 
 def joined(found: Sequence[Compared]) -> Compared:

@@ -12,15 +12,14 @@ from pathlib import Path
 from engine.errors import ConfigError
 from engine.execution.choose import choose_executor
 from engine.execution.executor import Executor
-from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.nouns.defaults import RANGES, WAREHOUSE
 from engine.nouns.editing import KEEPS, Edit
 from engine.nouns.events import Listener, ignore
-from engine.nouns.records import Checkpoint
 from engine.plan import Selection
 from engine.plan.editing import Choice
 from engine.verbs.derive import Means
-from engine.verbs.edit_job import EditJob, Wish
+from engine.verbs.edit_inputs import Wish, opened
+from engine.verbs.edit_job import EditJob
 from engine.verbs.limits import limits_of
 from engine.verbs.merge import SHARD_BYTES
 from engine.verbs.merge_inputs import refusals
@@ -135,7 +134,7 @@ def edit(
         raise ConfigError(f"a file must hold at least one byte, not {shard_bytes:,}")
     output = Output(str(out))
     choice = Choice(Selection(tuple(include), tuple(exclude)), matrices=not include)
-    wish = Wish(_opened(model), None if base is None else _opened(base), change, choice)
+    wish = Wish(opened(str(model)), None if base is None else opened(str(base)), change, choice)
     job = EditJob(wish, output, shard_bytes, name or output.path.name)
     with ExitStack() as stack:
         if executor is None:
@@ -168,12 +167,6 @@ def change_of(keep: str | None, t: float | None, floor: float | None) -> Edit:
     if not 0 <= reach < math.inf:
         raise ConfigError(f"t is a number of sigmas, at least 0, not {reach:g}")
     return Edit(keep, reach)
-
-
-def _opened(uri: str | Path) -> Checkpoint:
-    checkpoint = open_checkpoint(str(uri))
-    require_sound(checkpoint)
-    return checkpoint
 
 
 def _report(job: EditJob, change: Edit, seconds: float) -> EditReport:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from engine.nouns.editing import Band, Edit
 from engine.nouns.merging import Need, Roles
 from engine.nouns.records import Checkpoint, TensorInfo
+from engine.nouns.tasks import Into
 from engine.plan import Selection
-from engine.plan.editing import Choice, alone, decide_edits
+from engine.plan.editing import alone, decide_edits
 from engine.plan.fates import Fate, counts
 from engine.plan.merge import Blend, Recipe, plan_merge
 from engine.plan.pairing import Pairing, pair
@@ -22,6 +23,7 @@ from engine.tasks.editing import EditBody, band_of
 from engine.tasks.tally import read_tallies
 from engine.verbs.delta_sources import delta_source
 from engine.verbs.derive import Means, Source, derive
+from engine.verbs.edit_inputs import Wish
 from engine.verbs.merge_card import beside, page
 from engine.verbs.merge_job import layout_of
 from engine.verbs.merge_output import Output
@@ -35,39 +37,6 @@ KIND = "edit"
 _EVERYTHING = Selection()
 Bands = Mapping[int, Band]
 """By ordinal of the model's tensors the intervals that follow from what the warehouse knows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What is to be edited, and how.
-
-    Attributes:
-        model: what is edited.
-        base: what it is compared with, if anything.
-        change: what is kept.
-        choice: of which tensors.
-    """
-
-    model: Checkpoint
-    base: Checkpoint | None
-    change: Edit
-    choice: Choice
-
-    @property
-    def operands(self) -> tuple[Checkpoint, ...]:
-        """What is read; the model gives the names."""
-        return (self.model,) if self.base is None else (self.model, self.base)
-
-    def spec(self) -> dict[str, Any]:
-        """What decides what is written, apart from the bytes of the inputs."""
-        return {
-            **asdict(self.change),
-            **asdict(self.choice.selection),
-            "matrices": self.choice.matrices,
-            "model": self.model.uri,
-            "base": self.base.uri if self.base else None,
-            "revisions": [c.revision for c in self.operands],
-        }
 
 
 class EditJob:
@@ -114,23 +83,29 @@ class EditJob:
             digest.update(f"\0{shard.name}\0".encode() + shard.header)
         return digest.hexdigest()
 
+    @property
+    def manner(self) -> tuple[Edit, Roles]:
+        """How everything is edited; see `EditBody`."""
+        return self._wish.change, self._roles
+
     def run(self, means: Means) -> None:
         """Write what is missing, and count it; errors as for `MergeJob.run`."""
-        plan_merge(self._blend(self.written.inventory(), {}), means.limits)  # refuses what cannot run
-        self.written.run(
+        written = self.written
+        plan_merge(self.blend(written.inventory(), written.into), means.limits)  # refuses what cannot run
+        written.run(
             means,
             partial(self._write, replace(means, force=False)),
             lambda: beside(self._wish.model),
             self._record(),
             last=self._last,
         )
-        if self.written.status == "unchanged":
-            record = self.written.output.record() or {}
+        if written.status == "unchanged":
+            record = written.output.record() or {}
             self.kept = {name: (kept, zeroed) for name, (kept, zeroed) in record.get("kept", {}).items()}
 
     def _write(self, means: Means, inventory: Checkpoint) -> tuple[Standing, int]:
         known = self._known(means.store)
-        blend = self._blend(inventory, known)
+        blend = self.blend(inventory, self.written.into, known)
         numbers = [*([0] if self._pairing is not None and not known else []), len(blend.pairings)]
         sources = [self._counted(means) for n in numbers if n < len(blend.pairings)]
         sources.append(self.written.source(inventory, self._wish.operands, self._wish.spec()))
@@ -138,8 +113,7 @@ class EditJob:
         def plan(chosen: Sequence[int], covered: Sequence[Covered]) -> SharedPlan:
             return plan_merge(blend, means.limits, [numbers[n] for n in chosen], covered)
 
-        body = partial(EditBody, self._wish.change, self._roles)
-        standings, nbytes = derive(sources, plan, means, body=body)
+        standings, nbytes = derive(sources, plan, means, body=partial(EditBody, *self.manner))
         return standings[-1], nbytes
 
     def _counted(self, means: Means) -> Source:
@@ -158,15 +132,18 @@ class EditJob:
             plan_second=lambda codes: (),
         )
 
-    def _blend(self, inventory: Checkpoint, known: Bands) -> Blend:
-        recipes = tuple(self._recipe(t, known) for t in inventory.tensors)
+    def blend(
+        self, inventory: Checkpoint, into: Callable[[TensorInfo], Into], known: Bands | None = None
+    ) -> Blend:
+        """Everything that is to be edited; arguments as for `MergeJob.blend`."""
+        recipes = tuple(self._recipe(t, into(t), known or {}) for t in inventory.tensors)
         needs = frozenset([Need.SIGMA] if self._pairing is not None else [])
         pairings = () if self._pairing is None else (self._pairing,)
         itself = self._pairing is not None and self._wish.base is None
         return Blend(self._wish.operands, self._roles, needs, inventory, recipes, pairings, itself)
 
-    def _recipe(self, tensor: TensorInfo, known: Bands) -> Recipe:
-        fate, into = self._fates[tensor.name], self.written.into(tensor)
+    def _recipe(self, tensor: TensorInfo, into: Into, known: Bands) -> Recipe:
+        fate = self._fates[tensor.name]
         if fate.kind == "copied":
             return Recipe(fate, into, None)
         band = self._wish.change.band() if self._pairing is None else known.get(_first(fate))

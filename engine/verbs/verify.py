@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ConfigError, FormatError
+from engine.execution.executor import MakeBody
 from engine.execution.in_process import InProcessExecutor
 from engine.formats.checkpoint import open_checkpoint
 from engine.nouns.events import Ended, Listener, Planned, TaskDone, ignore
 from engine.nouns.records import Checkpoint, Span, TensorInfo
-from engine.nouns.tasks import Into
+from engine.nouns.tasks import Into, Outcome
 from engine.plan.cutting import gaps
 from engine.plan.merge import plan_merge
-from engine.tasks.compare import CompareBody, Compared, joined
+from engine.tasks.compare import CompareBody, Compared, CompareEditBody, joined
 from engine.verbs.check import Finding, check
+from engine.verbs.edit_inputs import wish_of
+from engine.verbs.edit_job import EditJob
 from engine.verbs.limits import limits_of
 from engine.verbs.merge_inputs import open_inputs
 from engine.verbs.merge_job import MergeJob
-from engine.verbs.merge_output import STATE, Output, read_record
+from engine.verbs.merge_output import RECORD, STATE, Output, read_record
 
 BLOCKS = 64
 _BLOCK = 1 << 18  # elements
@@ -140,11 +143,13 @@ def _files(folder: Path) -> list[Finding]:
 def _wanted(
     config: str | Path | Mapping[str, Any] | None, record: Mapping[str, Any] | None
 ) -> tuple[str | Path | Mapping[str, Any] | None, str]:
-    """The configuration to merge by again, and why there is none."""
+    """The configuration to merge by again, or the record of an edit, and why there is none."""
     if config is not None:
         return config, ""
     if record is None:
         return None, "nothing was merged again: the folder does not say what was merged; give --config"
+    if "edit" in record:
+        return record, ""
     if "config" not in record:
         return None, "nothing was merged again: it was made in another way than by a configuration"
     return dict(record["config"]), ""
@@ -162,7 +167,7 @@ class _Again:
         seed: int,
     ) -> None:
         self._checkpoint, self._blocks, self._seed = checkpoint, blocks, seed
-        self._job = MergeJob(open_inputs(config), output, 1 << 62, checkpoint.name)
+        self._job, self._body = _job_of(config, output, checkpoint.name)
         self._found = {t.name: t for t in checkpoint.tensors}
         self._tensors = tuple(
             t for t in self._job.written.layout.tensors if self._fits(t, self._found.get(t.name))
@@ -205,7 +210,7 @@ class _Again:
         plan = plan_merge(blend, limits_of(executor), [output], [covered])
         found: dict[int, list[Compared]] = {}
         listener(Planned("merging again", len(chosen), len(plan.tasks), plan.nbytes))
-        for outcome in executor.run(partial(CompareBody, self._job.manner), plan.tasks):
+        for outcome in executor.run(self._body, plan.tasks):
             listener(TaskDone(outcome.key, outcome.nbytes, "merging again"))
             for part in outcome.parts:
                 found.setdefault(part.tensor, []).append(part.found)
@@ -242,6 +247,17 @@ class _Again:
         for ordinal, span in every:
             chosen.setdefault(ordinal, []).append(span)
         return chosen
+
+
+def _job_of(
+    wanted: str | Path | Mapping[str, Any], output: Output, name: str
+) -> tuple[MergeJob | EditJob, MakeBody[Outcome[Any]]]:
+    """The merge or the edit, and what compares what it gives."""
+    if isinstance(wanted, Mapping) and "edit" in wanted:
+        edit = EditJob(wish_of(wanted, str(output.path / RECORD)), output, 1 << 62, name)
+        return edit, partial(CompareEditBody, *edit.manner)
+    job = MergeJob(open_inputs(wanted), output, 1 << 62, name)
+    return job, partial(CompareBody, job.manner)
 
 
 def is_sound(report: VerifyReport) -> bool:
