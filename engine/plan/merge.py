@@ -27,7 +27,7 @@ from engine.plan.limits import (
     fit,
     require_room,
 )
-from engine.plan.lockstep import can_be_cut, cut_rows, lie_alike, operand_chunks, operand_task
+from engine.plan.lockstep import can_be_cut, cut_rows, operand_chunks, operand_task
 from engine.plan.pairing import Pairing
 from engine.plan.rows import Segment
 from engine.plan.scan import plan_scan
@@ -282,7 +282,6 @@ class _Cutter:
         tensors = self._tensors(recipe)
         chunks: list[list[Chunk]] = [[] for _ in self._blend.operands]
         steps = []
-        alike = lie_alike(tensors)
         fate = recipe.fate
         for start, stop, starts in _segments(fate, span, len(chunks)):
             counts, held = [0] * len(chunks), [0] * len(chunks)
@@ -295,7 +294,7 @@ class _Cutter:
                 own = operand_chunks(number, tensor, (begin, begin + stop - start), None)
                 chunks[operand] += own
                 counts[operand], held[operand] = len(own), sum(c.elements for c in own)
-            gathered = () if alike else tuple(n for n, t in tensors.items() if not t.ordered)
+            gathered = tuple(n for n, t in tensors.items() if not t.ordered)  # they are written in C order
             steps.append(Step(start, stop - start, tuple(counts), tuple(held), (), gathered))
         shape = fate.tensor.shape
         merge = Merge(

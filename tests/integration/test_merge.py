@@ -27,6 +27,7 @@ from tests.integration.merges import (
     weights,
 )
 from tests.merging import models_of
+from tests.torch_files import archive, program, storage, tensor
 
 MIXES = [["BF16", "BF16", "BF16", "BF16"], ["F32"] * 4, ["F16"] * 4, ["BF16", "F32", "F16", "BF16"]]
 
@@ -275,3 +276,21 @@ def test_the_command_says_what_became_of_the_tensors(plain, tmp_path):
 
 def test_slerp_takes_one_model(plain):
     assert models_of("slerp") == 1
+
+
+def test_tensors_that_lie_in_another_order_are_written_in_theirs(tmp_path):
+    """All of them alike, so that differences could be counted as they lie: a copy and a merge could not."""
+    values = np.arange(24, dtype="<f4")
+    transposed = {
+        "w": tensor((6, 4), (1, 6), 0, storage("0", 24)),
+        "n": tensor((3,), (1,), 0, storage("1", 3)),
+    }
+    for name, more in (("a", 0), ("b", 10)):
+        data = {"0": (values + more).tobytes(), "1": bytes(12)}
+        (tmp_path / f"{name}.pt").write_bytes(archive(program(transposed), data))
+    listed = [{"model": str(tmp_path / f"{n}.pt"), "parameters": {"weight": 1.0}} for n in "ab"]
+    config = {"merge_method": "linear", "models": listed}
+    engine.merge(config, tmp_path / "out", warehouse=tmp_path / "w.duckdb")
+    expected = (values + 5).reshape(4, 6).T
+    found = weights(tmp_path / "out")["w"].data.view("<f4").reshape(6, 4)
+    np.testing.assert_array_equal(found, expected)
