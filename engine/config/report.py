@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from engine.config.parts import Job, Place
 
-_NOT_OF_A_REPORT = ("tensors", "exact", "force", "run", "export")
+_NOT_OF_A_REPORT = ("force", "run", "export")
 
 
 class ReportConfig(Job):

@@ -105,7 +105,7 @@ def test_a_delta_by_configuration(tmp_path):
         ("base: a", "job: is missing"),
         ("job: report", "subjects: is missing"),
         ("job: report\nsubjects: []", "subjects: "),
-        ("job: report\nsubjects: [a]\nexact: true", "exact: a report reads no weights"),
+        ("job: report\nsubjects: [a]\nexport: e", "export: a report reads no weights"),
         ("job: guess", "job: is one of scan, delta, merge, report, not 'guess'"),
         ("job: [scan]", "job: is one of scan, delta"),
         ("job: merge\nout: o", "expected exactly one of merge, adapter"),
