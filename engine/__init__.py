@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from engine.verbs.paper import paper
     from engine.verbs.query import sql
     from engine.verbs.scan import dry_run, scan
+    from engine.verbs.tune import tune
     from engine.verbs.verify import verify
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "scan",
     "show",
     "sql",
+    "tune",
     "verify",
 ]
 
@@ -68,6 +70,7 @@ _HOMES = {
     "scan": "scan",
     "show": "look",
     "sql": "query",
+    "tune": "tune",
     "verify": "verify",
 }
 

@@ -12,7 +12,7 @@ import yaml
 from engine.config.strict import validate
 from engine.config.tune import TuneConfig
 from engine.nouns.tuning import RunSpec
-from engine.tune.sweep import runs_of
+from engine.tuning.sweep import runs_of
 
 WORDS = [f"w{i}" for i in range(60)] + [
     "good",

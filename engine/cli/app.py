@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import ask, comparing, deltas, exporting, jobs, merging, packing, scanning, verifying
+from engine.cli import ask, comparing, deltas, exporting, jobs, merging, packing, scanning, tuning, verifying
 from engine.cli.output import complain, prepare_streams
 from engine.errors import GaussmeterError
 from engine.execution.process import few_arenas, without_telemetry
@@ -48,6 +48,7 @@ app.command()(scanning.scan)
 app.command()(scanning.check)
 app.command()(deltas.delta)
 app.command()(merging.merge)
+app.command()(tuning.tune)
 app.command()(verifying.verify)
 app.command()(packing.pack)
 app.command()(exporting.export)

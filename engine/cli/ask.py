@@ -87,7 +87,9 @@ def sql(
 def paper(
     table: Annotated[
         str | None,
-        typer.Argument(help="table1, table5, table6, table7, fig5 or fig6.", show_default=False),
+        typer.Argument(
+            help="table1, table2, table3, table5, table6, table7, fig5, fig6 or scalars.", show_default=False
+        ),
     ] = None,
     subject: Annotated[str | None, typer.Option(help="Only this subject.")] = None,
     scores: Annotated[

@@ -16,6 +16,7 @@ from engine.cli.listeners import listening
 from engine.cli.options import Format
 from engine.cli.output import printable, say
 from engine.cli.render import nbytes
+from engine.cli.tuning import print_tune
 from engine.errors import ConfigError, Interruption
 from engine.execution.process import without_scipy
 
@@ -56,11 +57,14 @@ def job(
         str | None, typer.Option(metavar="ID", help="With --submit: print the log of a job.")
     ] = None,
     stop: Annotated[str | None, typer.Option(metavar="ID", help="With --submit: stop a job.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Of adaptation runs: go on with those that are there.")
+    ] = False,
     events: options.Events = None,
     form: options.As = Format.TABLE,
     quiet: options.Quiet = False,
 ) -> None:
-    """Do what a configuration says: scan what is new or has changed of many checkpoints, or count deltas.
+    """Do what a configuration says: scan what is new or has changed, count deltas, tune models.
 
     A checkpoint that cannot be scanned is reported and does not stop the others; the exit code is then 3.
     Fired twice, the second says so and does nothing.
@@ -78,6 +82,7 @@ def job(
     without_scipy()
     from engine.verbs.delta import DeltaReport
     from engine.verbs.job import job as run
+    from engine.verbs.tune import TuneReport
 
     with listening(events, quiet=quiet, log=True) as listener:
         try:
@@ -87,6 +92,7 @@ def job(
                 ray=ray,
                 workers=workers,
                 dry_run=dry_run,
+                resume=resume,
                 listener=listener,
             )
         except KeyboardInterrupt as stopped:
@@ -94,6 +100,9 @@ def job(
             raise Interruption(message) from stopped
     if isinstance(report, DeltaReport):
         print_delta(report, form, quiet=quiet)
+        return
+    if isinstance(report, TuneReport):
+        print_tune(report, form, quiet=quiet)
         return
     _report(report, form, quiet=quiet)
     if not report.complete:

@@ -9,10 +9,15 @@ from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
 from engine.config.parts import named
 from engine.config.strict import read_yaml, validate
+from engine.config.tune import TuneConfig
 from engine.errors import ConfigError
 
-JobConfig = CensusConfig | DeltaConfig
-_KINDS: dict[str, type[CensusConfig] | type[DeltaConfig]] = {"scan": CensusConfig, "delta": DeltaConfig}
+JobConfig = CensusConfig | DeltaConfig | TuneConfig
+_KINDS: dict[str, type[CensusConfig] | type[DeltaConfig] | type[TuneConfig]] = {
+    "scan": CensusConfig,
+    "delta": DeltaConfig,
+    "tune": TuneConfig,
+}
 
 
 def load_job(path: str | Path) -> JobConfig:

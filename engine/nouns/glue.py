@@ -13,7 +13,7 @@ class Glue:
         title: the paper's word for it, and the folder's name in the benchmark's own archive.
         texts: the columns that are read, one or two.
         labels: words for the labels, in order; () for a score.
-        metric: see `engine.tune.metrics`.
+        metric: see `engine.tuning.metrics`.
         max_length: Table 10.
         learning_rate: likewise.
         epochs: likewise.

@@ -56,7 +56,7 @@ class Task:
         kind: `labels`, `score` (a number to be predicted) or `text` (a completion to be written).
         label: what tells it from others of a sweep.
         labels: how many; 1 for a score, 0 for text.
-        metric: which number is the score, see `engine.tune.metrics`.
+        metric: which number is the score, see `engine.tuning.metrics`.
         train: the file to train on.
         tests: the files to evaluate on, by name.
         columns: words of the files for what is needed of them.

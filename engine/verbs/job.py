@@ -8,8 +8,10 @@ from pathlib import Path
 
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
-from engine.config.jobs import JobConfig, load_job
+from engine.config.jobs import JobConfig, parse_job
 from engine.config.parts import Run
+from engine.config.strict import read_yaml
+from engine.config.tune import TuneConfig
 from engine.errors import ConfigError, GaussmeterError
 from engine.execution.choose import choose_executor
 from engine.execution.executor import Executor
@@ -21,6 +23,7 @@ from engine.verbs.census import CensusReport, census
 from engine.verbs.delta import DeltaReport, delta
 from engine.verbs.entrance import Budget
 from engine.verbs.export import export
+from engine.verbs.tune import TuneReport, parse_tune, tune
 from engine.warehouse.lock import only_one
 
 
@@ -31,16 +34,18 @@ def job(
     ray: str | None = None,
     workers: int | None = None,
     dry_run: bool = False,
+    resume: bool = False,
     listener: Listener = ignore,
-) -> CensusReport | DeltaReport:
-    """Run a census or a delta as a configuration describes it, and export what is in.
+) -> CensusReport | DeltaReport | TuneReport:
+    """Run a census, a delta or adaptation runs as a configuration describes it, and export what is in.
 
     Args:
         config: its file; see `engine.config`.
         warehouse: in place of the configuration's.
         ray: likewise.
         workers: likewise.
-        dry_run: of a census: only find and open what would be scanned.
+        dry_run: of a census: only find and open what would be scanned; of adaptation runs: only name them.
+        resume: of adaptation runs: go on with those of this name that are there.
         listener: told what happens.
 
     Returns:
@@ -49,10 +54,18 @@ def job(
     Raises:
         ConfigError: the configuration is wrong, with all its faults; or there is no place to export to.
         AlreadyRunning: another process runs the job of this name.
-        GaussmeterError: as for `engine.census`, `engine.delta` and `engine.export`.
+        GaussmeterError: as for `engine.census`, `engine.delta`, `engine.tune` and `engine.export`.
     """
     base = Path(config).parent if isinstance(config, (str, Path)) else Path.cwd()
-    settings = load_job(config) if isinstance(config, (str, Path)) else config
+    settings = _load(config) if isinstance(config, (str, Path)) else config
+    if isinstance(settings, TuneConfig):
+        if workers is not None:
+            settings = settings.model_copy(
+                update={"run": settings.run.model_copy(update={"workers": workers})}
+            )
+        return tune(settings, warehouse=warehouse, ray=ray, resume=resume, dry_run=dry_run, listener=listener)
+    if resume:
+        raise ConfigError("what is not adaptation runs resumes by itself; --resume goes with job: tune")
     if dry_run and isinstance(settings, DeltaConfig):
         raise ConfigError("only a census has a dry run")
     place = warehouse or settings.warehouse
@@ -67,6 +80,13 @@ def job(
         if settings.export is not None and present and not dry_run:
             export(present, settings.export, warehouse=place)
     return report
+
+
+def _load(path: str | Path) -> JobConfig:
+    data = read_yaml(path)
+    if isinstance(data, dict) and data.get("job") == "tune":
+        return parse_tune(data, path)
+    return parse_job(data, path)
 
 
 def _executor(

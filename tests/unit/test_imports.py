@@ -15,7 +15,7 @@ ENGINE = ROOT / "engine"
 
 FLOORS = [
     "version", "errors", "nouns", "config", "kernels", "sketch", "device", "differences", "statistics",
-    "merge_methods", "storage", "formats", "plan", "tasks", "execution", "tune", "warehouse", "verbs", "cli",
+    "merge_methods", "storage", "formats", "plan", "tasks", "execution", "tuning", "warehouse", "verbs", "cli",
 ]  # fmt: skip
 """From the ground up: a module imports from floors below its own, or from its own folder."""
 
@@ -25,18 +25,18 @@ TOP = ["__init__", "__main__"]
 OWNERS: dict[str, tuple[str, ...]] = {
     "numba": ("kernels",),
     "duckdb": ("warehouse",),
-    "pyarrow": ("warehouse", "tune"),  # examples come as Parquet too
+    "pyarrow": ("warehouse", "tuning"),  # examples come as Parquet too
     "typer": ("cli",),
     "rich": ("cli",),
-    "torch": ("kernels", "tune"),
+    "torch": ("kernels", "tuning"),
     "triton": ("kernels",),
-    "ray": ("execution", "tune"),  # counting and training know different parts of it
-    "transformers": ("tune",),
-    "peft": ("tune",),
-    "safetensors": ("tune",),  # everything else reads the format itself
+    "ray": ("execution", "tuning"),  # counting and training know different parts of it
+    "transformers": ("tuning",),
+    "peft": ("tuning",),
+    "safetensors": ("tuning",),  # everything else reads the format itself
     "zarr": ("formats",),
     "obstore": ("storage",),
-    "huggingface_hub": ("storage", "tune"),  # examples and models for transformers
+    "huggingface_hub": ("storage", "tuning"),  # examples and models for transformers
     "numcodecs": ("tasks",),
     "scipy": (),
     "pydantic": ("config",),

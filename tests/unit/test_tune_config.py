@@ -14,9 +14,9 @@ from engine.config.strict import examine_further
 from engine.config.tune import TuneConfig
 from engine.errors import ConfigError
 from engine.nouns.glue import GLUE
-from engine.tune.preflight import faults_of
-from engine.tune.sweep import runs_of
-from engine.tune.targets import misfits, targets, words_of
+from engine.tuning.preflight import faults_of
+from engine.tuning.sweep import runs_of
+from engine.tuning.targets import misfits, targets, words_of
 from tests.tuning import config_of, make_bert, make_data, make_gpt2, one_run, settings
 
 PLAIN = {"job": "tune", "model": "org/model", "methods": ["noise"], "tasks": ["sst2"]}
@@ -167,7 +167,7 @@ def test_looking_for_faults_loads_no_torch(tmp_path):
     data, model = make_data(tmp_path / "data"), make_bert(tmp_path / "bert")
     script = (
         "import sys; from tests.tuning import settings, config_of; from pathlib import Path as P;"
-        "from engine.tune.preflight import faults_of;"
+        "from engine.tuning.preflight import faults_of;"
         f"print(faults_of(config_of(settings(P({str(model)!r}), P({str(data)!r}), P({str(tmp_path)!r})))));"
         "print({'torch', 'ray', 'transformers', 'duckdb'} & set(sys.modules))"
     )

@@ -15,11 +15,11 @@ from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
 from engine.nouns.tuning import Task
-from engine.tune.data.batches import Order, padded
-from engine.tune.data.commonsense import extract, prompt_of
-from engine.tune.data.examples import load_examples, sample
-from engine.tune.data.files import glue_file, is_distant
-from engine.tune.metrics import accuracy, judge, matthews, pearson, spearman
+from engine.tuning.data.batches import Order, padded
+from engine.tuning.data.commonsense import extract, prompt_of
+from engine.tuning.data.examples import load_examples, sample
+from engine.tuning.data.files import glue_file, is_distant
+from engine.tuning.metrics import accuracy, judge, matthews, pearson, spearman
 
 
 def task(name: str, **columns: str) -> Task:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.nouns.tuning import RunSpec
-from engine.tune.loop import Loop, rate_at, updates_of
+from engine.tuning.loop import Loop, rate_at, updates_of
 from tests.tuning import Alone, make_bert, make_data, make_gpt2, one_run, settings
 
 torch.set_num_threads(1)

@@ -14,10 +14,10 @@ from safetensors.numpy import load_file
 from engine.formats.adapters import open_adapter
 from engine.nouns.adapters import noise_key
 from engine.nouns.tuning import METHODS, RunSpec
-from engine.tune import layers
-from engine.tune.heads import head_modules
-from engine.tune.loop import Loop
-from engine.tune.models import load_model, load_tokenizer
+from engine.tuning import layers
+from engine.tuning.heads import head_modules
+from engine.tuning.loop import Loop
+from engine.tuning.models import load_model, load_tokenizer
 from tests.adapters import assert_adapter, drawn
 from tests.tuning import Alone, make_bert, make_data, make_gpt2, one_run, settings
 
@@ -41,7 +41,7 @@ def run_of(places: Path, method: str, model: str = "bert", task: str = "sst2", *
 
 
 def adapted(run: RunSpec) -> torch.nn.Module:
-    from engine.tune.methods import method_module
+    from engine.tuning.methods import method_module
 
     model = load_model(run, load_tokenizer(run))
     return method_module(run.method.name).adapt(model, run.method, run.seed).eval()
@@ -91,7 +91,7 @@ def test_full_learns_everything(places):
 
 def dw_by_saving(run: RunSpec, model: torch.nn.Module, places: Path, tmp_path: Path) -> dict[str, np.ndarray]:
     """What the engine makes of what was saved, checked against numpy to the last bit on the way."""
-    from engine.tune.methods import method_module
+    from engine.tuning.methods import method_module
 
     method_module(run.method.name).save(model, run, tmp_path / "learnt")
     kind = json.loads((tmp_path / "learnt" / "adapter_config.json").read_text())["peft_type"]
@@ -172,7 +172,7 @@ def test_peft_loads_what_lora_saved(places, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    from engine.tune.methods import method_module
+    from engine.tuning.methods import method_module
 
     run = run_of(places, "lora")
     net = adapted(run)
@@ -186,7 +186,7 @@ def test_peft_loads_what_lora_saved(places, tmp_path):
 
 
 def test_a_tuned_checkpoint_is_whole(places, tmp_path):
-    from engine.tune.methods import method_module
+    from engine.tuning.methods import method_module
 
     run = run_of(places, "full")
     net = adapted(run)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.tune.data.batches import Tokens
-from engine.tune.data.examples import Example
+from engine.tuning.data.batches import Tokens
+from engine.tuning.data.examples import Example
 
 
 def tokenise(tokenizer: Any, examples: Sequence[Example], kind: str, most: int) -> Tokens:

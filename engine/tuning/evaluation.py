@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from engine.nouns.tuning import RunSpec
-from engine.tune.data.commonsense import extract
-from engine.tune.data.examples import Example
-from engine.tune.feeding import Feed
-from engine.tune.metrics import Metrics, accuracy, judge
-from engine.tune.models import autocast
+from engine.tuning.data.commonsense import extract
+from engine.tuning.data.examples import Example
+from engine.tuning.feeding import Feed
+from engine.tuning.metrics import Metrics, accuracy, judge
+from engine.tuning.models import autocast
 
 _BATCH = 64
 
@@ -103,7 +103,7 @@ class Judge:
     def _written(self, model: Any, test: Test, batch: Sequence[int]) -> list[float]:
         """Let the model go on with prompts; 1 for each completion that has the right answer."""
         inputs = test.feed.prompts(batch)
-        out = getattr(model, "module", model).generate(
+        out = model.generate(
             **inputs,
             max_new_tokens=self._run.training.new_tokens,
             do_sample=False,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.errors import ConfigError, TaskError
 from engine.nouns.glue import GLUE
-from engine.tune.data.commonsense import TESTS
+from engine.tuning.data.commonsense import TESTS
 
 HUB = "hub"
 _REPOSITORY = "nyu-mll/glue"

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from engine.kernels.draws import gaussian
 from engine.nouns.adapters import noise_key
-from engine.tune.targets import targets
+from engine.tuning.targets import targets
 
 Layer = Any  # nn.Linear or Conv1D, which has no types
 

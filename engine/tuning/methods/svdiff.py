@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.nouns.tuning import Method, RunSpec
-from engine.tune import layers
-from engine.tune.heads import only_head_learns
-from engine.tune.saving import head_of, write_adapter
+from engine.tuning import layers
+from engine.tuning.heads import only_head_learns
+from engine.tuning.saving import head_of, write_adapter
 
 
 def adapt(model: Any, method: Method, seed: int) -> Any:

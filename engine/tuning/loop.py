@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from engine.nouns.tuning import RunSpec, Training
-from engine.tune import layers, models, state
-from engine.tune.data.batches import Order
-from engine.tune.data.examples import load_examples, sample
-from engine.tune.data.tokenise import tokenise
-from engine.tune.evaluation import Judge, Test
-from engine.tune.feeding import Feed, loss_sum
-from engine.tune.metrics import Metrics
+from engine.tuning import layers, models, state
+from engine.tuning.data.batches import Order
+from engine.tuning.data.examples import load_examples, sample
+from engine.tuning.data.tokenise import tokenise
+from engine.tuning.evaluation import Judge, Test
+from engine.tuning.feeding import Feed, loss_sum
+from engine.tuning.metrics import Metrics
 
 State = dict[str, Any]
 
@@ -95,10 +95,16 @@ class Loop:
     Args:
         run: which.
         session: with whom.
+
+    Attributes:
+        updates: how many it makes.
+        bare: the model, in PEFT's wrapper if the method has one.
+        parameters: numbers that learn.
+        head: those of the head among them.
     """
 
     def __init__(self, run: RunSpec, session: Session) -> None:
-        from engine.tune.methods import method_module
+        from engine.tuning.methods import method_module
 
         self._run, self._session, self._method = run, session, method_module(run.method.name)
         models.quiet()
@@ -111,8 +117,8 @@ class Loop:
         self.parameters, self.head = state.count(self.bare)
         self.model = session.wrap(self.bare)
         self._judge = Judge(run, list(self._tests()), self._tokenizer, session.rank, session.workers)
-        self._updates, self._epoch = updates_of(run.training, len(self._feed.tokens.ids), session.workers)
-        self._order = Order(self._feed.tokens.lengths, self._group, self._updates, run.seed)
+        self.updates, self._epoch = updates_of(run.training, len(self._feed.tokens.ids), session.workers)
+        self._order = Order(self._feed.tokens.lengths, self._group, self.updates, run.seed)
         self._optimiser = torch.optim.AdamW(state.groups(self.model, run.training.weight_decay), lr=1.0)
         self._scaler = torch.amp.GradScaler(
             session.device.type, enabled=run.training.precision == "float16" and session.device.type == "cuda"
@@ -137,14 +143,14 @@ class Loop:
         at, training = self._begin(), self._run.training
         evaluate = training.evaluate_every or self._epoch
         keep = training.checkpoint_every or self._epoch
-        while at.step < self._updates and not at.ended:
+        while at.step < self.updates and not at.ended:
             loss = self._update(at.step)
             at.step += 1
-            rate = rate_at(training, at.step - 1, self._updates)
+            rate = rate_at(training, at.step - 1, self.updates)
             self._tell(at.step, {"loss": loss, "learning_rate": rate})
-            if at.step % evaluate == 0 or at.step == self._updates:
+            if at.step % evaluate == 0 or at.step == self.updates:
                 self._evaluate(at)
-            if (at.step % keep == 0 or at.ended) and at.step < self._updates:
+            if (at.step % keep == 0 or at.ended) and at.step < self.updates:
                 self._session.keep(at.step, self._state(at))
         if training.patience and at.best is not None:
             state.load(self.bare, at.best["learnt"])
@@ -152,6 +158,11 @@ class Loop:
         self._tell(at.step, at.metrics)
         scalars = {f"{n}.weight": state.number(m.noise_scale) for n, m in layers.scalars(self.bare)}
         return Learnt(at.step, at.metrics, self.parameters, self.head, scalars)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the workers share the weights, so that all must take part in saving."""
+        return state.is_shared(self.bare)
 
     def save(self, folder: Path) -> None:
         """Write what was learnt."""
@@ -164,7 +175,7 @@ class Loop:
         if found is None:
             return _Progress()
         state.load(self.bare, found["learnt"])
-        state.load_optimiser(self.model, self._optimiser, found["optimiser"])
+        state.load_optimiser(self._optimiser, found["optimiser"])
         self._scaler.load_state_dict(found["scaler"])
         state.load_random(found["random"])
         return _Progress(**found["progress"])
@@ -173,7 +184,7 @@ class Loop:
         progress = {name: getattr(at, name) for name in _Progress.__slots__}
         return {
             "learnt": state.learnt(self.bare),
-            "optimiser": state.optimiser(self.model, self._optimiser),
+            "optimiser": state.optimiser(self._optimiser),
             "scaler": self._scaler.state_dict(),
             "random": state.random(),
             "progress": progress,
@@ -185,7 +196,7 @@ class Loop:
         batches = self._order.share(step, session.rank, session.workers, training.batch)
         whole = int(self._feed.tokens.units[self._order.update(step)].sum())
         for group in self._optimiser.param_groups:
-            group["lr"] = rate_at(training, step, self._updates)
+            group["lr"] = rate_at(training, step, self.updates)
         total = torch.zeros((), device=session.device)
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
@@ -211,7 +222,7 @@ class Loop:
         return loss_sum(logits, self._feed.targets(batch), self._run.task.kind)
 
     def _evaluate(self, at: _Progress) -> None:
-        at.metrics = self._judge(self.model)
+        at.metrics = self._judge(self.bare)  # DDP would synchronise
         self._tell(at.step, {f"eval_{name}": value for name, value in at.metrics.items()})
         patience = self._run.training.patience
         if not patience:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from engine.formats.adapters.keys import WRAPPER
 from engine.formats.adapters.own_settings import FORMAT
 from engine.nouns.tuning import RunSpec
-from engine.tune.heads import head_tensors
-from engine.tune.layers import scalars
+from engine.tuning.heads import head_tensors
+from engine.tuning.layers import scalars
 
 TASK_TYPES = {"labels": "SEQ_CLS", "score": "SEQ_CLS", "text": "CAUSAL_LM"}
 

@@ -17,6 +17,7 @@ def quiet() -> None:
     from transformers.utils import logging as transformers_logging
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     logging: Any = transformers_logging  # has no types
     logging.set_verbosity_error()
     logging.disable_progress_bar()

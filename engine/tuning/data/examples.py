@@ -11,8 +11,8 @@ from typing import Any
 
 from engine.nouns.glue import ALIASES, GLUE
 from engine.nouns.tuning import Task
-from engine.tune.data import commonsense
-from engine.tune.data.tables import Table, read_table
+from engine.tuning.data import commonsense
+from engine.tuning.data.tables import Table, read_table
 
 _MOST_SCORE = 5.0  # STS-B's scores are from 0 to 5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.nouns.tuning import Method
-from engine.tune.methods.lora import save, wrapped
+from engine.tuning.methods.lora import save, wrapped
 
 __all__ = ["adapt", "save"]
 

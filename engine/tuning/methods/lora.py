@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.nouns.tuning import Method, RunSpec
-from engine.tune import layers
-from engine.tune.heads import head_modules
-from engine.tune.saving import TASK_TYPES
+from engine.tuning import layers
+from engine.tuning.heads import head_modules
+from engine.tuning.saving import TASK_TYPES
 
 
 def adapt(model: Any, method: Method, seed: int) -> Any:

@@ -10,10 +10,10 @@ from typing import Any
 
 from engine.formats.adapters.keys import WRAPPER
 from engine.nouns.tuning import Method, RunSpec
-from engine.tune import layers
-from engine.tune.methods.lora import wrapped
-from engine.tune.methods.noise import put_scalars
-from engine.tune.saving import noise_settings, scale_tensors, write_adapter
+from engine.tuning import layers
+from engine.tuning.methods.lora import wrapped
+from engine.tuning.methods.noise import put_scalars
+from engine.tuning.saving import noise_settings, scale_tensors, write_adapter
 
 
 def adapt(model: Any, method: Method, seed: int) -> Any:

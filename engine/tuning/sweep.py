@@ -9,7 +9,7 @@ from typing import Any
 from engine.config.tune import MethodPart, Rates, TaskPart, TuneConfig
 from engine.nouns.glue import GLUE
 from engine.nouns.tuning import RANKED, Method, RunSpec, Task, Training
-from engine.tune.data.files import commonsense_files, glue_file
+from engine.tuning.data.files import commonsense_files, glue_file, is_distant
 
 _COMMON = {
     "steps": 0,
@@ -61,13 +61,18 @@ def _runs_of_task(config: TuneConfig, part: TaskPart) -> Iterator[RunSpec]:
                 yield RunSpec(
                     name=f"{config.name}/{own}",
                     folder=str(Path(config.output).expanduser().absolute() / config.name / own),
-                    model=str(Path(config.model).expanduser()) if is_local(config.model) else config.model,
+                    model=_absolute(config.model) if is_local(config.model) else config.model,
                     revision=config.revision or "",
                     method=made,
                     task=task,
                     training=training,
                     seed=seed,
                 )
+
+
+def _absolute(path: str) -> str:
+    """A path that means the same in another folder; workers of Ray Train have one of their own."""
+    return path if not path or is_distant(path) else str(Path(path).expanduser().absolute())
 
 
 def is_local(model: str) -> bool:
@@ -85,17 +90,18 @@ def task_of(part: TaskPart, data: str | None) -> Task:
         test = glue_file(part.task, "test", folder) if folder and given is None else None
         tests = given or {"": test or ""}
         kind, labels = ("labels", len(glue.labels)) if glue.labels else ("score", 1)
-        return Task(part.task, kind, label, labels, glue.metric, train or "", _pairs(tests), part.columns)
+        train = _absolute(train or "")
+        return Task(part.task, kind, label, labels, glue.metric, train, _pairs(tests), part.columns)
     train, tests, metric = part.train, given or {}, str(part.metric or "tokens")
     if part.task == "commonsense":
         metric = "answers"
         found, all_tests = commonsense_files(folder) if folder else (None, {})
         train, tests = train or found, given if given is not None else all_tests
-    return Task(part.task, "text", label, 0, metric, train or "", _pairs(tests), part.columns)
+    return Task(part.task, "text", label, 0, metric, _absolute(train or ""), _pairs(tests), part.columns)
 
 
 def _pairs(tests: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(tests.items())
+    return tuple((name, _absolute(path)) for name, path in tests.items())
 
 
 def _ranks(config: TuneConfig, part: MethodPart) -> tuple[int, ...]:

@@ -10,11 +10,12 @@ from engine.config.tune import MethodPart, TaskPart, TuneConfig
 from engine.errors import GaussmeterError
 from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.formats.strict_json import parse_object
+from engine.nouns.records import Checkpoint
 from engine.nouns.tuning import RANKED, Task
-from engine.tune.data.examples import load_examples
-from engine.tune.data.files import is_distant
-from engine.tune.sweep import is_local, modules_of, task_of
-from engine.tune.targets import misfits, targets
+from engine.tuning.data.examples import load_examples
+from engine.tuning.data.files import is_distant
+from engine.tuning.sweep import is_local, modules_of, task_of
+from engine.tuning.targets import misfits, targets
 
 _CONFIG = "config.json"
 _TOKENIZERS = (
@@ -75,28 +76,64 @@ def _method_faults(config: TuneConfig, tasks: list[Task]) -> Iterator[str]:
 
 def model_faults(config: TuneConfig, tasks: list[Task], folder: Path) -> Iterator[str]:
     """What is wrong with a model on this machine, and which methods and tasks do not fit it."""
+    if not folder.is_dir():
+        yield f"model: {folder}: there is no such folder"
+        return
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        yield f"model: {folder}: has no tokenizer"
+    found = _opened(str(folder))
+    if isinstance(found, str):
+        yield found
+    yield from _misfits(config, tasks, folder, found if isinstance(found, Checkpoint) else None)
+
+
+def hub_model_faults(config: TuneConfig, tasks: list[Task], folder: Path) -> tuple[str, list[str]]:
+    """The same of a model of the Hub, whose headers are read where they are.
+
+    Args:
+        config: of the sweep.
+        tasks: its tasks.
+        folder: with the model's `config.json`.
+
+    Returns:
+        the commit, and the faults.
+    """
+    found = _opened(f"hf://{config.model}" + (f"@{config.revision}" if config.revision else ""))
+    if isinstance(found, str):
+        return "", [found]
+    return found.revision, list(_misfits(config, tasks, folder, found))
+
+
+def _misfits(
+    config: TuneConfig, tasks: list[Task], folder: Path, checkpoint: Checkpoint | None
+) -> Iterator[str]:
     settings = _settings(folder)
     if isinstance(settings, str):
         yield settings
         return
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
-        yield f"model: {folder}: has no tokenizer"
     for task in tasks:
         if why := _why_no_writer(settings) if task.kind == "text" else None:
-            yield f"tasks: {task.label} does not fit {folder}: {why}"
-    shapes = _matrices(folder)
-    if isinstance(shapes, str):
-        yield shapes
+            yield f"tasks: {task.label} does not fit {config.model}: {why}"
+    if checkpoint is None:
         return
+    tensors = checkpoint.tensors
+    shapes = {t.name: t.shape for t in tensors if len(t.shape) == 2 and t.kind.coding is not None}
     for task in tasks:
         for part in config.methods:
-            yield from _fit(config, part, task, folder, shapes)
+            yield from _fit(config, part, task, shapes)
+
+
+def _opened(uri: str) -> Checkpoint | str:
+    try:
+        checkpoint = open_checkpoint(uri)
+        require_sound(checkpoint)
+    except GaussmeterError as error:
+        return f"model: {error}"
+    return checkpoint
 
 
 def _settings(folder: Path) -> dict[str, Any] | str:
     path = folder / _CONFIG
-    if not folder.is_dir():
-        return f"model: {folder}: there is no such folder"
     try:
         with path.open("rb") as file:
             return parse_object(file.read(_MOST_BYTES), file=str(path), what="the file")
@@ -115,22 +152,13 @@ def _why_no_writer(settings: Mapping[str, Any]) -> str | None:
     return f"{kind} reads in both directions and cannot write" if kind in _ENCODERS else None
 
 
-def _matrices(folder: Path) -> Shapes | str:
-    try:
-        checkpoint = open_checkpoint(str(folder))
-        require_sound(checkpoint)
-    except GaussmeterError as error:
-        return f"model: {error}"
-    return {t.name: t.shape for t in checkpoint.tensors if len(t.shape) == 2 and t.kind.coding is not None}
-
-
-def _fit(config: TuneConfig, part: MethodPart, task: Task, folder: Path, shapes: Shapes) -> Iterator[str]:
+def _fit(config: TuneConfig, part: MethodPart, task: Task, shapes: Shapes) -> Iterator[str]:
     wanted = modules_of(config, part, task.kind)
     if not wanted:
         return
     explicit = bool(part.modules or config.modules)
     for why in misfits(shapes, wanted, explicit=explicit):
-        yield f"methods: {part.label or part.method} does not fit {folder}: it {why}"
+        yield f"methods: {part.label or part.method} does not fit {config.model}: it {why}"
     if part.method not in RANKED:
         return
     chosen = targets(list(shapes), wanted)
@@ -140,4 +168,4 @@ def _fit(config: TuneConfig, part: MethodPart, task: Task, folder: Path, shapes:
             name = next(n for n in chosen if min(shapes[n]) == smallest)
             shape = " x ".join(map(str, shapes[name]))
             label = part.label or part.method
-            yield f"methods: {label} of rank {rank} does not fit {folder}: {name} is {shape}"
+            yield f"methods: {label} of rank {rank} does not fit {config.model}: {name} is {shape}"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.nouns.tuning import Method, RunSpec
-from engine.tune.heads import only_head_learns
-from engine.tune.saving import head_of, write_adapter
+from engine.tuning.heads import only_head_learns
+from engine.tuning.saving import head_of, write_adapter
 
 
 def adapt(model: Any, method: Method, seed: int) -> Any:

@@ -4,7 +4,7 @@
                                  that is trained, which may be a wrapper
     save(model, run, folder)     writes what was learnt, as safetensors with a strict configuration
 
-What a module shares with others is in `engine.tune.layers` and `engine.tune.saving`.
+What a module shares with others is in `engine.tuning.layers` and `engine.tuning.saving`.
 """
 
 from __future__ import annotations
@@ -29,4 +29,4 @@ class MethodModule(Protocol):
 def method_module(name: str) -> MethodModule:
     """The module of a method, loaded when it is first used."""
     assert name in METHODS
-    return cast(MethodModule, import_module(f"engine.tune.methods.{name}"))
+    return cast(MethodModule, import_module(f"engine.tuning.methods.{name}"))

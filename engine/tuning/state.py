@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.tune.heads import head_tensors
+from engine.tuning.heads import head_tensors
 
 State = dict[str, Any]
 
@@ -50,40 +50,44 @@ def learnt(model: nn.Module) -> State:
 
 def load(model: nn.Module, values: State) -> None:
     """Put back what `learnt` has copied."""
-    there: dict[str, Any] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    there = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with torch.no_grad():
         for name, value in values.items():
-            parameter = there[name]
-            if hasattr(parameter, "full_tensor"):
-                from torch.distributed.tensor import distribute_tensor
-
-                mesh, placements = parameter.device_mesh, parameter.placements
-                value = distribute_tensor(value.to(parameter.device), mesh, placements)  # noqa: PLW2901
-            parameter.copy_(value)
+            there[name].copy_(_as(there[name], value))
 
 
-def optimiser(model: nn.Module, found: torch.optim.Optimizer) -> State:
-    """The optimiser's state, whole."""
-    if not _is_shared(model):
-        return found.state_dict()
-    from torch.distributed.checkpoint import state_dict as dcp
+def _as(parameter: Any, value: Tensor) -> Tensor:
+    """A whole tensor, spread over the workers as a parameter is."""
+    if not hasattr(parameter, "full_tensor"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
 
-    options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return dcp.get_optimizer_state_dict(model, found, options=options)
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
-def load_optimiser(model: nn.Module, found: torch.optim.Optimizer, values: State) -> None:
+def optimiser(found: torch.optim.Optimizer) -> State:
+    """The optimiser's state, whole; all workers take part."""
+    made = found.state_dict()
+    moments = {
+        number: {key: _whole(v) if isinstance(v, Tensor) else v for key, v in values.items()}
+        for number, values in made["state"].items()
+    }
+    return {**made, "state": moments}
+
+
+def load_optimiser(found: torch.optim.Optimizer, values: State) -> None:
     """Put the optimiser's state back."""
-    if not _is_shared(model):
-        found.load_state_dict(values)
-        return
-    from torch.distributed.checkpoint import state_dict as dcp
+    learning = [p for group in found.param_groups for p in group["params"]]
 
-    options = dcp.StateDictOptions(full_state_dict=True)
-    dcp.set_optimizer_state_dict(model, found, values, options=options)
+    def own(number: int, value: Any) -> Any:
+        return _as(learning[number], value) if value.shape == learning[number].shape else value
+
+    moments = {n: {k: own(n, v) for k, v in values_.items()} for n, values_ in values["state"].items()}
+    found.load_state_dict({**values, "state": moments})
 
 
-def _is_shared(model: nn.Module) -> bool:
+def is_shared(model: nn.Module) -> bool:
+    """Whether several workers share the weights."""
     return any(hasattr(p, "full_tensor") for p in model.parameters())
 
 

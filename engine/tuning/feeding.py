@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.tune.data.batches import Tokens, padded
+from engine.tuning.data.batches import Tokens, padded
 
 _UNSEEN = -100
 
