@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train.torch import TorchConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 
 class _Alone(_TorchBackend):
@@ -78,6 +79,17 @@ class LoopbackConfig(TorchConfig):
     def backend_cls(self) -> Any:
         """Who sets it up."""
         return _OnLoopback
+
+
+class PrivateTrainer(TorchTrainer):
+    """A trainer on a cluster that ends with the driver: nobody must clean up behind a controller that died.
+
+    Ray Train starts an actor for that, a process of its own that takes seconds to load torch.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        found = super()._create_default_callbacks()  # type: ignore[misc]
+        return [callback for callback in found if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
 def torch_config(workers: int, *, private: bool, gpu: bool) -> TorchConfig:

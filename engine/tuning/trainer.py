@@ -78,11 +78,15 @@ class Finished:
 Message = Begun | Stepped | Finished
 
 
+_PRIVATE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # nobody takes nodes away from a cluster of one
+
+
 @contextmanager
 def trainer(ray_address: str) -> Iterator[Trainer]:
     """A trainer on a cluster, as `engine.execution.ray_cluster.connected` takes its address."""
-    before = {name: os.environ.get(name) for name in _VARIABLES}
-    for name, value in _VARIABLES.items():
+    variables = _VARIABLES | (_PRIVATE if ray_address == LOCAL else {})
+    before = {name: os.environ.get(name) for name in variables}
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
     try:
         with connected(ray_address) as resources:
@@ -182,13 +186,13 @@ def _fit(run: RunSpec, means: Means, board: Any, private: bool) -> dict[str, Any
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from engine.tuning.backend import torch_config
+    from engine.tuning.backend import PrivateTrainer, torch_config
     from engine.tuning.worker import train_run
 
     folder = Path(run.folder)
     folder.mkdir(parents=True, exist_ok=True)
     each = {"CPU": float(means.threads), **({"GPU": 1.0} if means.gpu else {})}
-    made: Any = TorchTrainer(
+    made: Any = (PrivateTrainer if private else TorchTrainer)(
         train_run,  # type: ignore[arg-type]
         train_loop_config={"run": run, "means": means, "board": board},
         torch_config=torch_config(means.workers, private=private, gpu=means.gpu),

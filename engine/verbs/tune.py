@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def tune(
     if dry_run:
         reports = tuple(RunReport(run.name, "planned", folder=run.folder) for run in runs)
         return TuneReport(reports, time.monotonic() - began)
+    _require_libraries()
     with _the_only_one(place, settings.name):
         store = Warehouse(place, listener=listener)
         done = _standing(store, runs, resume=resume)
@@ -131,6 +133,12 @@ def tune(
         if left:
             done |= _Sweep(store, settings, left, listener).run(ray or settings.run.ray)
     return TuneReport(tuple(done[run.name] for run in runs), time.monotonic() - began)
+
+
+def _require_libraries() -> None:
+    lacking = [name for name in ("torch", "transformers", "peft", "pandas") if find_spec(name) is None]
+    if lacking:
+        raise ConfigError(f"tuning needs {' and '.join(lacking)}: pip install 'gaussmeter[tune]'")
 
 
 def _checked(config: TuneConfig) -> TuneConfig:
@@ -270,7 +278,8 @@ class _Sweep:
     def _end(self, message: Finished) -> None:
         self._write()
         run = self._runs[message.run]
-        seconds = time.monotonic() - self._began.get(run.name, time.monotonic())
+        now = time.monotonic()
+        seconds = now - self._began.get(run.name, now)
         if message.learnt is None:
             with self._store.writing() as connection:
                 table.fail_run(connection, self._numbers[run.name], message.reason)

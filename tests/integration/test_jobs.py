@@ -99,7 +99,7 @@ def test_a_delta_by_configuration(tmp_path):
         ("job: delta\nbase: a\ntuned: [b]\nadapters: [c]", "exactly one of"),
         ("job: delta\nbase: a\ntuend: [b]", "did you mean 'tuned'?"),
         ("base: a", "job: is missing"),
-        ("job: merge", "job: is one of scan, delta, not 'merge'"),
+        ("job: merge", "job: is one of scan, delta, tune, not 'merge'"),
         ("job: [scan]", "job: is one of scan, delta"),
     ],
 )
