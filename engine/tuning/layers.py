@@ -47,25 +47,78 @@ def drawn(seed: int, name: str, like: Tensor) -> Tensor:
     return torch.from_numpy(out.reshape(like.shape)).to(like.device, like.dtype)
 
 
-def _apply(x: Tensor, weight: Tensor, transposed: bool) -> Tensor:
-    out: Tensor = functional.linear(x, weight.t() if transposed else weight)
+def _apply(x: Tensor, weight: Tensor, transposed: bool, bias: Tensor | None = None) -> Tensor:
+    out: Tensor = functional.linear(x, weight.t() if transposed else weight, bias)
     return out
 
 
-def _plus(y: Tensor, bias: Tensor | None) -> Tensor:
-    return y if bias is None else y + bias.to(y.dtype)
+def _back(grad: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+    """The gradient of a layer's inputs, of that of its outputs."""
+    weight = weight.to(grad.dtype)
+    return torch.matmul(grad, weight.t() if transposed else weight)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """(1,) float32, the inner product of all elements."""
+    return torch.dot(a.float().flatten(), b.float().flatten()).reshape(1)
+
+
+class _Scale(torch.autograd.Function):
+    """(offset + s) x W^T + bias, of frozen W and bias.
+
+    Autograd alone would keep the outputs for the gradient of s. That is also the inner product of the inputs
+    with their gradient, and LoRA's factors keep the inputs already: so a scalar takes no memory, and three passes
+    over inputs or outputs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: Tensor, layer: Layer) -> Tensor:
+        ctx.save_for_backward(x, factor)
+        ctx.layer = layer
+        if layer.scales_inputs:
+            return _apply(x * factor.to(x.dtype), layer.weight, layer.is_transposed, layer.bias)
+        y = _apply(x, layer.weight, layer.is_transposed)
+        y.mul_(factor.to(y.dtype))
+        return y if layer.bias is None else y.add_(layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, factor = ctx.saved_tensors
+        inner = _back(grad, ctx.layer.weight, ctx.layer.is_transposed)
+        own = _dot(inner, x) if ctx.needs_input_grad[1] else None
+        return inner.mul_(factor.to(inner.dtype)).to(x.dtype), own, None
+
+
+class _AddNoise(torch.autograd.Function):
+    """x (W + s N)^T + bias, of frozen W, N and bias; the sum is not kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, s: Tensor, layer: Layer) -> Tensor:
+        ctx.save_for_backward(x, s)
+        ctx.layer = layer
+        return _apply(x, torch.addcmul(layer.weight, layer.noise, s), layer.is_transposed, layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, s = ctx.saved_tensors
+        noisy = _back(grad, ctx.layer.noise, ctx.layer.is_transposed)
+        own = _dot(noisy, x) if ctx.needs_input_grad[1] else None
+        if not ctx.needs_input_grad[0]:
+            return None, own, None
+        plain = _back(grad, ctx.layer.weight, ctx.layer.is_transposed)
+        return torch.addcmul(plain, noisy, s.to(plain.dtype)).to(x.dtype), own, None
+
+
+_SCALE: Any = _Scale.apply  # have no types
+_ADD_NOISE: Any = _AddNoise.apply
 
 
 class _Scaled:
     """W' = (offset + s) W: one multiplication for each input or each output, whichever are fewer."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        factor = self.noise_scale + self.noise_offset
-        if self.scales_inputs:
-            return _plus(_apply(x * factor.to(x.dtype), self.weight, self.is_transposed), self.bias)
-        y: Tensor = _apply(x, self.weight, self.is_transposed)
-        factor = factor.to(y.dtype)
-        return y * factor if self.bias is None else torch.addcmul(self.bias.to(y.dtype), y, factor)
+        found: Tensor = _SCALE(x, self.noise_scale + self.noise_offset, self)
+        return found
 
 
 class ScaledLinear(_Scaled, nn.Linear):
@@ -80,8 +133,8 @@ class _Noisy:
     """W' = W + s N with N beside W."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        weight = torch.addcmul(self.weight, self.noise, self.noise_scale)
-        return functional.linear(x, weight.t() if self.is_transposed else weight, self.bias)
+        found: Tensor = _ADD_NOISE(x, self.noise_scale, self)
+        return found
 
 
 class NoisyLinear(_Noisy, nn.Linear):

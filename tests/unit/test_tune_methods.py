@@ -204,3 +204,33 @@ def test_heads(places):
     assert head_modules(load_model(gpt2, load_tokenizer(gpt2))) == ["score"]
     writer = run_of(places, "lora", "gpt2", "commonsense")
     assert head_modules(load_model(writer, load_tokenizer(writer))) == []
+
+
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("kind", ["weights", "gaussian"])
+@pytest.mark.parametrize("sizes", [(6, 10), (10, 6)])
+def test_gradients_are_those_of_the_formula(kind, conv, sizes):
+    from transformers.pytorch_utils import Conv1D
+
+    torch.manual_seed(0)
+    inputs, outputs = sizes
+    layer = Conv1D(outputs, inputs) if conv else torch.nn.Linear(inputs, outputs)
+    layer.bias.data.normal_()
+    noise = torch.randn_like(layer.weight)
+    if kind == "weights":
+        layers.scale(layer)
+    else:
+        layers.add_noise(layer, noise)
+    layer.bias.requires_grad_(False)
+    layer.noise_scale.data.fill_(0.3)
+    x, grad = torch.randn(2, 5, inputs, requires_grad=True), torch.randn(2, 5, outputs)
+    y = layer(x)
+    y.backward(grad)
+    s = torch.tensor([0.3], requires_grad=True)
+    x2 = x.detach().clone().requires_grad_(True)
+    weight = (1 + s) * layer.weight if kind == "weights" else layer.weight + s * noise
+    expected = x2 @ (weight if conv else weight.t()) + layer.bias
+    expected.backward(grad)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(x.grad, x2.grad)
+    torch.testing.assert_close(layer.noise_scale.grad, s.grad)
