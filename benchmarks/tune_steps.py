@@ -3,10 +3,10 @@
 python benchmarks/tune_steps.py [--model DIR] [--batch 32] [--length 64] [--rank 16] [--steps 30] [--rounds 3]
 
 The three ways take the same batches in turn, step by step, in one process with one thread, so that what else
-the machine does strikes all alike; seconds are of the thread's processor time. Every round begins with new models
-and another way first. `plain` is what a user of PEFT writes: the model's own loss, AdamW, a linear schedule,
-gradients clipped to 1. Memory is the peak of a process that takes ten steps of one way alone, above that of one
-that only loads the model.
+the machine does strikes all alike; seconds are of the thread's processor time. Every round begins with new
+models and another way first. `plain` is what a user of PEFT writes: the model's own loss, AdamW, a linear
+schedule, gradients clipped to 1. Memory is the peak of a process that takes ten steps of one way alone, above
+that of one that only loads the model.
 """
 
 from __future__ import annotations
