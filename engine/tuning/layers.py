@@ -67,7 +67,7 @@ class _Scale(torch.autograd.Function):
     """(offset + s) x W^T + bias, of frozen W and bias.
 
     Autograd alone would keep the outputs for the gradient of s. That is also the inner product of the inputs
-    with their gradient, and LoRA's factors keep the inputs already: a scalar takes no memory, and three passes
+    with their gradient, and LoRA keeps the inputs already: a scalar takes no memory, and three passes
     over inputs or outputs.
     """
 
