@@ -110,6 +110,26 @@ def test_a_wrong_delta_is_one_sentence(tmp_path, text, sentence):
     assert sentence in ran.err
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"output": "runs"}, {"model": "./m"}, {"data": "glue"}, {"tasks": [{"task": "sst2", "train": "x.tsv"}]}],
+)
+def test_adaptation_runs_elsewhere_name_absolute_places(tmp_path, changed):
+    given = {"job": "tune", "warehouse": "/w.duckdb", "output": "/runs", "model": "org/m", "data": "hub",
+             "methods": ["head"], "tasks": ["sst2"]}  # fmt: skip
+    config = write(tmp_path / "x.yaml", yaml.safe_dump(given | changed).encode())
+    ran = gaussmeter("job", config, "--submit", "http://127.0.0.1:1", cwd=tmp_path)
+    assert "is relative, and a job runs elsewhere" in ran.sentence(2)
+
+
+def test_the_recipe_of_adaptation_runs_says_what_is_wrong(tmp_path):
+    config = write(tmp_path / "x.yaml", b"job: tune\nmodel: ./none\nmethods: [noise]\ntasks: [sst2]\n")
+    command = [sys.executable, str(JOBS / "tune.py"), str(config)]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 1
+    assert "none: there is no such folder" in ran.stderr
+
+
 def test_the_recipe_of_a_delta(tmp_path):
     command = [sys.executable, str(JOBS / "delta.py"), str(delta_of(tmp_path))]
     ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)

@@ -35,7 +35,7 @@ def on_loopback() -> Iterator[None]:
     """One private cluster for several sweeps."""
     from engine.execution.ray_cluster import connected
 
-    with connected("local", 2):
+    with connected("local", 3):  # starting takes longer than training, so all at once
         yield
 
 
