@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,8 @@ def _settings_of(config: TuneConfig) -> Path:
     )
 
     try:
-        found = hf_hub_download(config.model, "config.json", revision=config.revision)
+        endpoint = os.environ.get("HF_ENDPOINT")
+        found = hf_hub_download(config.model, "config.json", revision=config.revision, endpoint=endpoint)
     except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
         if isinstance(error, LocalEntryNotFoundError):
             raise TaskError("cannot be fetched: the Hub does not answer", file=config.model) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def fetch(path: str) -> str:
 
     name = path.removeprefix(_PREFIX)
     try:
-        return str(hf_hub_download(_REPOSITORY, name, repo_type="dataset"))
+        endpoint = os.environ.get("HF_ENDPOINT")
+        return str(hf_hub_download(_REPOSITORY, name, repo_type="dataset", endpoint=endpoint))
     except LocalEntryNotFoundError as error:
         raise TaskError("cannot be fetched: the Hub does not answer", file=f"{_REPOSITORY}/{name}") from error
     except EntryNotFoundError as error:
