@@ -68,6 +68,7 @@ class _Session:
         self._waiting: list[tuple[int, Metrics]] = []
         self._told = time.monotonic()
         self._state = self._last()
+        self._history: list[tuple[int, Metrics]] = list(self._state["history"]) if self._state else []
 
     def wrap(self, model: Any) -> Any:
         if self._means.sharding == "fsdp" and self.workers > 1:
@@ -96,7 +97,7 @@ class _Session:
 
     def keep(self, step: int, state: State) -> None:
         self.flush()
-        own = state if self.rank == 0 else {"random": state["random"]}
+        own = {**state, "history": self._history} if self.rank == 0 else {"random": state["random"]}
         with tempfile.TemporaryDirectory(prefix="gaussmeter-") as folder:
             torch.save(own, Path(folder) / f"rank-{self.rank}.pt")
             report({"step": step}, checkpoint=Checkpoint.from_directory(folder))
@@ -106,9 +107,11 @@ class _Session:
         if self.rank == 0:
             step = self._state["progress"]["step"] if self._state else 0
             self._board.begin.remote(self._run.name, step, updates, os.getpid())
+            self._waiting = list(self._history)  # the driver may be another one
 
     def tell(self, step: int, metrics: Metrics) -> None:
         self._waiting.append((step, metrics))
+        self._history.append((step, metrics))
         if time.monotonic() - self._told > _PAUSE:
             self.flush()
 

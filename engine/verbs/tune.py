@@ -222,6 +222,7 @@ class _Sweep:
         self._numbers: dict[str, int] = {}
         self._began: dict[str, float] = {}
         self._resumed: set[str] = set()
+        self._from: dict[str, int] = {}
         self._waiting: list[tuple[int, int, dict[str, float]]] = []
         self._written = time.monotonic()
         self._reports: dict[str, RunReport] = {}
@@ -253,7 +254,8 @@ class _Sweep:
                 self._begin(message)
             case Stepped():
                 self._waiting.append((self._numbers[message.run], message.step, message.metrics))
-                self._listener(RunStepped(message.run, message.step, message.metrics))
+                if message.step > self._from.get(message.run, 0):
+                    self._listener(RunStepped(message.run, message.step, message.metrics))
             case Finished():
                 self._end(message)
         if time.monotonic() - self._written > _WRITE_SECONDS:
@@ -262,10 +264,11 @@ class _Sweep:
     def _begin(self, message: Begun) -> None:
         self._write()
         self._began.setdefault(message.run, time.monotonic())
+        self._from[message.run] = message.step
         if message.step:
             self._resumed.add(message.run)
         with self._store.writing() as connection:
-            table.cut_metrics(connection, self._numbers[message.run], message.step)
+            table.drop_metrics(connection, self._numbers[message.run])
         self._listener(RunBegun(message.run, message.step, message.updates, message.pid))
 
     def _write(self) -> None:

@@ -84,9 +84,9 @@ def enter_run(connection: Connection, run: RunSpec, model: str, revision: str) -
     return number
 
 
-def cut_metrics(connection: Connection, run_id: int, step: int) -> None:
-    """Forget what was measured after a step, because the run goes on from there."""
-    connection.execute("DELETE FROM metrics WHERE run_id = ? AND step > ?", [run_id, step])
+def drop_metrics(connection: Connection, run_id: int) -> None:
+    """Forget what was measured of a run: when it goes on from a checkpoint, that says it all again."""
+    connection.execute("DELETE FROM metrics WHERE run_id = ?", [run_id])
 
 
 def add_metrics(connection: Connection, rows: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:

@@ -40,7 +40,7 @@ def on_loopback() -> Iterator[None]:
 
 
 class Killer:
-    """Kills the worker of a run when it has come past its first checkpoint, once."""
+    """Kills the worker of a run when it has come past its second checkpoint, once; Ray Train may lose the newest."""
 
     def __init__(self, run: str) -> None:
         self.run, self.pid, self.killed = run, 0, False
@@ -51,7 +51,7 @@ class Killer:
         self.events.append(event)
         if isinstance(event, RunBegun) and event.name == self.run:
             self.pid = event.pid
-        past = isinstance(event, RunStepped) and event.name == self.run and event.step > CHECKPOINT
+        past = isinstance(event, RunStepped) and event.name == self.run and event.step > 2 * CHECKPOINT
         if past and not self.killed:
             os.kill(self.pid, signal.SIGKILL)
             self.killed = True
@@ -111,7 +111,7 @@ def test_a_killed_worker_changes_no_score(sweep, places):
     assert killed.score == kept.score
     begun = [e.step for e in killer.events if isinstance(e, RunBegun) and e.name == killed.name]
     assert begun[0] == 0
-    assert begun[1] in (CHECKPOINT, 2 * CHECKPOINT)
+    assert begun[1] in (CHECKPOINT, 2 * CHECKPOINT, 3 * CHECKPOINT)
     curves = [
         engine.sql("learning_curves", params={"run": run.name}, warehouse=places / "w.duckdb").records()
         for run in (kept, killed)
