@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from engine.verbs.report import report
     from engine.verbs.scan import dry_run, scan
     from engine.verbs.simulate import simulate
+    from engine.verbs.tune import tune
     from engine.verbs.verify import verify
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "show",
     "simulate",
     "sql",
+    "tune",
     "verify",
 ]
 
@@ -80,6 +82,7 @@ _HOMES = {
     "show": "look",
     "simulate": "simulate",
     "sql": "query",
+    "tune": "tune",
     "verify": "verify",
 }
 

@@ -19,6 +19,7 @@ from engine.cli import (
     picturing,
     scanning,
     simulating,
+    tuning,
     verifying,
 )
 from engine.cli.output import complain, prepare_streams
@@ -62,6 +63,7 @@ app.command()(scanning.check)
 app.command()(deltas.delta)
 app.command()(merging.merge)
 app.command()(editing.edit)
+app.command()(tuning.tune)
 app.command()(verifying.verify)
 app.command()(packing.pack)
 app.command()(exporting.export)

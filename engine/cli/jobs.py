@@ -18,6 +18,7 @@ from engine.cli.options import Format
 from engine.cli.output import printable, say
 from engine.cli.picturing import print_report
 from engine.cli.render import nbytes
+from engine.cli.tuning import print_tune
 from engine.errors import ConfigError, Interruption
 from engine.execution.process import without_scipy
 
@@ -58,11 +59,14 @@ def job(
         str | None, typer.Option(metavar="ID", help="With --submit: print the log of a job.")
     ] = None,
     stop: Annotated[str | None, typer.Option(metavar="ID", help="With --submit: stop a job.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Of adaptation runs: go on with those that are there.")
+    ] = False,
     events: options.Events = None,
     form: options.As = Format.TABLE,
     quiet: options.Quiet = False,
 ) -> None:
-    """Do what a configuration says: scan what is new or has changed of many, count deltas, merge, or report.
+    """Do what a configuration says: scan many, count deltas, merge or tune models, write a report.
 
     A checkpoint that cannot be scanned is reported and does not stop the others; the exit code is then 3.
     Fired twice, the second says so and does nothing.
@@ -82,6 +86,7 @@ def job(
     from engine.verbs.job import job as run
     from engine.verbs.merge import MergeReport
     from engine.verbs.report import Report
+    from engine.verbs.tune import TuneReport
 
     with listening(events, quiet=quiet, log=True) as listener:
         try:
@@ -91,6 +96,7 @@ def job(
                 ray=ray,
                 workers=workers,
                 dry_run=dry_run,
+                resume=resume,
                 listener=listener,
             )
         except KeyboardInterrupt as stopped:
@@ -104,6 +110,9 @@ def job(
         return
     if isinstance(report, MergeReport):
         print_merge(report, form, quiet=quiet)
+        return
+    if isinstance(report, TuneReport):
+        print_tune(report, form, quiet=quiet)
         return
     _report(report, form, quiet=quiet)
     if not report.complete:

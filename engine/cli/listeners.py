@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TextIO
@@ -14,7 +14,18 @@ from typing import TextIO
 from engine.cli.output import printable
 from engine.cli.progress import progress
 from engine.errors import ConfigError, TaskError
-from engine.nouns.events import Event, Judged, Listener, NoWorkers, TaskRetried, WorkerLost
+from engine.nouns.events import (
+    Event,
+    Judged,
+    Listener,
+    NoWorkers,
+    RunBegun,
+    RunEnded,
+    TaskRetried,
+    WorkerLost,
+)
+
+Drawn = AbstractContextManager[Listener]
 
 _QUIET = ("planned", "unchanged", "skipped")  # the summary counts them
 
@@ -30,16 +41,19 @@ def together(*listeners: Listener) -> Listener:
 
 
 @contextmanager
-def listening(events: str | None, *, quiet: bool, log: bool = False) -> Iterator[Listener]:
+def listening(
+    events: str | None, *, quiet: bool, log: bool = False, draw: Callable[..., Drawn] = progress
+) -> Iterator[Listener]:
     """All who listen to a command.
 
     Args:
         events: where a line of JSON for each event goes, see `recording`.
         quiet: whether nothing is drawn or logged.
         log: whether lines are logged where no bar is drawn.
+        draw: who draws bars.
     """
     with ExitStack() as stack:
-        drawn = progress(quiet=quiet or events == "-")  # a bar would wrap the lines
+        drawn = draw(quiet=quiet or events == "-")  # a bar would wrap the lines
         listeners = [stack.enter_context(drawn), stack.enter_context(recording(events))]
         if log and not quiet and not sys.stderr.isatty() and events != "-":
             listeners.append(logging_to(sys.stderr))
@@ -94,6 +108,14 @@ def logging_to(file: TextIO) -> Listener:
             case Judged() if event.status not in _QUIET:
                 reason = event.reason.removeprefix(f"{event.uri}: ")
                 text = f"{event.status:<9} {event.uri}" + (f": {reason}" if reason else "")
+            case RunBegun():
+                again = f" again, from update {event.step:,}" if event.step else ""
+                text = f"training  {event.name}{again}"
+            case RunEnded():
+                score = f": score {event.score:.2f}" if event.score is not None else ""
+                text = f"{event.status:<9} {event.name}{score}" + (
+                    f": {event.reason}" if event.reason else ""
+                )
             case NoWorkers():
                 text = f"waiting   no worker has come in {event.seconds:.0f} s"
             case WorkerLost():

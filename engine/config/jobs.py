@@ -11,14 +11,16 @@ from engine.config.merge_job import MergeConfig
 from engine.config.parts import named
 from engine.config.report import ReportConfig
 from engine.config.strict import read_yaml, validate
+from engine.config.tune import TuneConfig
 from engine.errors import ConfigError
 
-JobConfig = CensusConfig | DeltaConfig | MergeConfig | ReportConfig
-_KINDS: dict[str, type[CensusConfig] | type[DeltaConfig] | type[MergeConfig] | type[ReportConfig]] = {
+JobConfig = CensusConfig | DeltaConfig | MergeConfig | ReportConfig | TuneConfig
+_KINDS: dict[str, type[JobConfig]] = {
     "scan": CensusConfig,
     "delta": DeltaConfig,
     "merge": MergeConfig,
     "report": ReportConfig,
+    "tune": TuneConfig,
 }
 
 

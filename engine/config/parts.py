@@ -22,6 +22,7 @@ def _size(value: Any) -> Any:
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 Place = Annotated[str, Field(min_length=1)]
 Patterns = tuple[str, ...]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -81,7 +82,7 @@ class Job(Part):
         export: where each subject is exported to as Parquet, if anywhere.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "census"
+    name: Name = "census"
     warehouse: Place = WAREHOUSE
     force: bool = False
     run: Run = Run()
@@ -100,7 +101,7 @@ class CountingJob(Job):
     exact: bool = False
 
 
-AnyJob = TypeVar("AnyJob", bound=Job)
+AnyJob = TypeVar("AnyJob", bound=Part)
 
 
 def named(config: AnyJob, path: str | Path) -> AnyJob:

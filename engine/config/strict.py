@@ -7,6 +7,7 @@ libraries pass over.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -140,6 +141,46 @@ def examine(data: Any, model: type[Model], file: str) -> tuple[Model | None, lis
     except ValidationError as error:
         faults = list(dict.fromkeys(_faults(error, model)))
         return None, faults + [""] * (error.error_count() - min(error.error_count(), _MOST_FAULTS))
+
+
+def examine_further(data: Any, model: type[Model], file: str) -> tuple[Model | None, list[str]]:
+    """As `examine`, but what is sound of a faulty file is made too, so that it can be looked at further.
+
+    Returns:
+        what is sound, None if that is too little; and the faults.
+    """
+    made, faults = examine(data, model, file)
+    left = deepcopy(data)
+    for _ in range(_MOST_FAULTS):
+        if made is not None:
+            break
+        try:
+            made = model.model_validate(left)
+        except ValidationError as error:
+            places = [fault["loc"] for fault in error.errors(include_url=False)]
+            if not _cut(left, places):
+                break
+    return made, faults
+
+
+def _cut(data: dict[Any, Any], places: list[tuple[int | str, ...]]) -> bool:
+    """Take the innermost values at some places away, the last ones of lists first; whether any was."""
+    found = []
+    for place in places:
+        holder: Any = data
+        last: tuple[Any, Any] | None = None
+        for part in place:
+            inside = isinstance(holder, list) and isinstance(part, int) and part < len(holder)
+            if not inside and not (isinstance(holder, dict) and part in holder):
+                break
+            last = holder, part
+            holder = holder[part]
+        if last is not None:
+            found.append(last)
+    unique = {(id(holder), part): (holder, part) for holder, part in found}
+    for holder, part in sorted(unique.values(), key=lambda pair: str(pair[1]).zfill(9), reverse=True):
+        del holder[part]
+    return bool(unique)
 
 
 def refusal(faults: list[str], file: str) -> ConfigError:

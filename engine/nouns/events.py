@@ -127,6 +127,55 @@ class Ended:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunBegun:
+    """An adaptation run begins, or goes on after its worker was lost.
+
+    Attributes:
+        name: of the run.
+        step: updates that it has made.
+        updates: how many it will make.
+        pid: process of its first worker.
+    """
+
+    name: str
+    step: int
+    updates: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStepped:
+    """Something was measured of an adaptation run.
+
+    Attributes:
+        name: of the run.
+        step: after which update.
+        metrics: by name.
+    """
+
+    name: str
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """An adaptation run is over.
+
+    Attributes:
+        name: of the run.
+        status: `trained`, `resumed` or `failed`.
+        score: in per cent; None without one.
+        reason: why it failed.
+    """
+
+    name: str
+    status: str
+    score: float | None
+    reason: str
+
+
 Event = (
     Planned
     | TaskStarted
@@ -140,6 +189,9 @@ Event = (
     | Found
     | Judged
     | Ended
+    | RunBegun
+    | RunStepped
+    | RunEnded
 )
 Listener = Callable[[Event], None]
 

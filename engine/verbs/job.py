@@ -9,10 +9,12 @@ from typing import Any
 
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
-from engine.config.jobs import JobConfig, load_job
+from engine.config.jobs import JobConfig, parse_job
 from engine.config.merge_job import MergeConfig
 from engine.config.parts import Run
 from engine.config.report import ReportConfig
+from engine.config.strict import read_yaml
+from engine.config.tune import TuneConfig
 from engine.errors import ConfigError, GaussmeterError
 from engine.execution.choose import choose_executor
 from engine.execution.executor import Executor
@@ -27,9 +29,10 @@ from engine.verbs.export import export
 from engine.verbs.merge import SHARD_BYTES, MergeReport, merge
 from engine.verbs.merge_recipe import read_recipe
 from engine.verbs.report import Report, report
+from engine.verbs.tune import TuneReport, parse_tune, tune
 from engine.warehouse.lock import only_one
 
-AnyReport = CensusReport | DeltaReport | MergeReport | Report
+AnyReport = CensusReport | DeltaReport | MergeReport | Report | TuneReport
 
 
 def job(
@@ -39,16 +42,18 @@ def job(
     ray: str | None = None,
     workers: int | None = None,
     dry_run: bool = False,
+    resume: bool = False,
     listener: Listener = ignore,
 ) -> AnyReport:
-    """Do what a configuration says: a census, a delta or a merge, exported if wanted; or a report.
+    """Do what a configuration says: a census, a delta or a merge, exported if wanted; runs; or a report.
 
     Args:
         config: its file; see `engine.config`.
         warehouse: in place of the configuration's.
         ray: likewise.
         workers: likewise.
-        dry_run: of a census: only find and open what would be scanned.
+        dry_run: of a census: only find and open what would be scanned; of adaptation runs: only name them.
+        resume: of adaptation runs: go on with those of this name that are there.
         listener: told what happens.
 
     Returns:
@@ -57,11 +62,19 @@ def job(
     Raises:
         ConfigError: the configuration is wrong, with all its faults; or there is no place to export to.
         AlreadyRunning: another process runs the job of this name.
-        GaussmeterError: as for `engine.census`, `engine.delta`, `engine.merge`, `engine.export` and
-            `engine.report`.
+        GaussmeterError: as for `engine.census`, `engine.delta`, `engine.merge`, `engine.export`,
+            `engine.tune` and `engine.report`.
     """
     base = Path(config).parent if isinstance(config, (str, Path)) else Path.cwd()
-    settings = load_job(config) if isinstance(config, (str, Path)) else config
+    settings = _load(config) if isinstance(config, (str, Path)) else config
+    if isinstance(settings, TuneConfig):
+        if workers is not None:
+            settings = settings.model_copy(
+                update={"run": settings.run.model_copy(update={"workers": workers})}
+            )
+        return tune(settings, warehouse=warehouse, ray=ray, resume=resume, dry_run=dry_run, listener=listener)
+    if resume:
+        raise ConfigError("what is not adaptation runs resumes by itself; --resume goes with job: tune")
     if dry_run and not isinstance(settings, CensusConfig):
         raise ConfigError("only a census has a dry run")
     recipe: dict[str, Any] | None = None
@@ -84,6 +97,13 @@ def job(
         if settings.export is not None and present and not dry_run:
             export(present, settings.export, warehouse=place)
     return done
+
+
+def _load(path: str | Path) -> JobConfig:
+    data = read_yaml(path)
+    if isinstance(data, dict) and data.get("job") == "tune":
+        return parse_tune(data, path)
+    return parse_job(data, path)
 
 
 def _executor(

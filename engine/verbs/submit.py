@@ -16,10 +16,13 @@ from engine.config.jobs import JobConfig, parse_job
 from engine.config.merge_job import MergeConfig
 from engine.config.report import ReportConfig
 from engine.config.strict import read_yaml, validate, write_yaml
+from engine.config.tune import TuneConfig
 from engine.errors import ConfigError
 from engine.execution.ray_jobs import RayJobs
 from engine.formats.find import read_list
 from engine.storage.uris import scheme_of
+from engine.tuning.data.files import HUB
+from engine.tuning.sweep import is_local
 from engine.verbs.merge_inputs import address_of
 from engine.verbs.merge_recipe import read_recipe
 from engine.warehouse.sql_files import sql_root
@@ -95,8 +98,12 @@ def _for_elsewhere(path: Path) -> tuple[dict[str, Any], JobConfig]:
     """A configuration that means the same in another folder of another machine."""
     data = read_yaml(path)
     settings = parse_job(data, path)
-    places = [settings.warehouse, *filter(None, [settings.export])]
-    if isinstance(settings, ReportConfig):
+    places = [settings.warehouse]
+    if not isinstance(settings, TuneConfig):
+        places += filter(None, [settings.export])
+    if isinstance(settings, TuneConfig):
+        places += _places_of_runs(settings)
+    elif isinstance(settings, ReportConfig):
         places.append(settings.output)
     elif isinstance(settings, DeltaConfig):
         places += [*filter(None, [settings.base]), *settings.tuned, *settings.adapters]
@@ -119,6 +126,19 @@ def _for_elsewhere(path: Path) -> tuple[dict[str, Any], JobConfig]:
     if settings.run.ray == "local":
         raise ConfigError("run.ray: a job on a cluster cannot start a private one", file=str(path))
     return data, settings
+
+
+def _places_of_runs(settings: TuneConfig) -> Iterator[str]:
+    """Files and folders that adaptation runs name; a name of the Hub is none."""
+    yield settings.output
+    if is_local(settings.model):
+        yield settings.model
+    for data in (settings.data, *(task.data for task in settings.tasks)):
+        if data is not None and data != HUB:
+            yield data
+    for task in settings.tasks:
+        tests = task.test.values() if isinstance(task.test, dict) else [task.test]
+        yield from (path for path in (task.train, *tests) if path is not None)
 
 
 def _inlined(raw: Sequence[Any], settings: CensusConfig, folder: Path) -> list[Any]:

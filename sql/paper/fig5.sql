@@ -4,7 +4,8 @@
 -- param metric = score: the metric of the runs that is the score; its last value counts
 -- param scores = NULL: scores instead of those of runs, as JSON [{"subject_id": 3, "score": 78.4}, ...]
 -- The paper takes the adapters of rank 32 as baselines. `correlation` is that of the two gaps over all of a
--- baseline's subjects, from three on: 1 if the hypothesis held to the letter.
+-- baseline's subjects, from three on: 1 if the hypothesis held to the letter. Matrices are matched by their place,
+-- because a wrapper may have lengthened the names of one of two.
 WITH chosen AS (
     SELECT
         s.subject_id, s.name, s.kind IN ('delta', 'adapter') AS is_derived, s.spec ->> 'method' AS method,
@@ -23,7 +24,8 @@ gaps AS (
     FROM chosen f
     JOIN chosen s ON s.subject_id <> f.subject_id AND s.is_derived = f.is_derived
     JOIN tensor_stats a ON a.subject_id = f.subject_id AND a.is_matrix
-    JOIN tensor_stats b ON b.subject_id = s.subject_id AND b.is_matrix AND b.name = a.name
+    JOIN tensor_stats b ON b.subject_id = s.subject_id AND b.is_matrix AND b.module = a.module
+        AND b.part = a.part AND b.layer IS NOT DISTINCT FROM a.layer
     WHERE f.name = $baseline OR $baseline IS NULL AND f.is_derived
     GROUP BY f.subject_id, f.name, s.subject_id, s.name, s.method, s.r
 ),

@@ -3,7 +3,7 @@
 -- param b = NULL: another subject; when not both are given, pairs of two methods at one rank and base
 -- param metric = score: the metric of the runs that is the score; its last value counts
 -- param scores = NULL: scores instead of those of runs, as JSON [{"subject_id": 3, "score": 78.4}, ...]
--- The mean of |sigma_1 - sigma_2| over the matrices that both have; _e4: times 10^4, as the paper prints it.
+-- The mean of |sigma_1 - sigma_2| over the matrices that both have at one place; _e4: times 10^4, as the paper prints it.
 WITH paper(method_a, method_b, r, std_gap_e4) AS (VALUES
     ('dora', 'lora_dash', 4, 54), ('dora', 'lora_dash', 8, 45), ('dora', 'lora_dash', 16, 81),
     ('dora', 'lora_dash', 32, 2), ('dora', 'lora_dash', 64, 35)
@@ -39,7 +39,8 @@ SELECT
     any_value(paper.std_gap_e4) AS paper_std_gap_e4
 FROM pairs p
 JOIN tensor_stats a ON a.subject_id = p.id_a AND a.is_matrix
-JOIN tensor_stats b ON b.subject_id = p.id_b AND b.is_matrix AND b.name = a.name
+JOIN tensor_stats b ON b.subject_id = p.id_b AND b.is_matrix AND b.module = a.module
+    AND b.part = a.part AND b.layer IS NOT DISTINCT FROM a.layer
 LEFT JOIN subject_scores($metric, $scores) x ON x.subject_id = p.id_a
 LEFT JOIN subject_scores($metric, $scores) y ON y.subject_id = p.id_b
 LEFT JOIN paper ON paper.r = p.r

@@ -2,7 +2,8 @@
 CREATE OR REPLACE VIEW run_scores AS
 SELECT
     r.run_id, r.name AS run, r.method, r.task, r.seed, r.subject_id,
-    m.name AS metric, max(m.step) AS step, arg_max(m.value, m.step) AS value
+    m.name AS metric, max(m.step) AS step, arg_max(m.value, m.step) AS value,
+    r.sweep, r.label, r.r, r.model, r.status, r.parameters, r.head_parameters
 FROM runs r
 JOIN metrics m USING (run_id)
 GROUP BY ALL;

@@ -321,8 +321,8 @@ def test_a_file_of_scores_that_is_none_is_refused(warehouse, tmp_path, text, sen
 def test_help_and_list_name_every_table_and_figure(warehouse):
     listed = [r["table"] for r in json.loads(run(warehouse, "paper", "--list", "-f", "json").out)]
     assert listed == [
-        *("fig1", "fig5", "fig6", "fig7"),
-        *("table1", "table5", "table6", "table7", "table8"),
+        *("fig1", "fig5", "fig6", "fig7", "scalars"),
+        *("table1", "table2", "table3", "table5", "table6", "table7", "table8"),
     ]
     text = run(warehouse, "paper", "--help").out
     assert all(name in text for name in listed)

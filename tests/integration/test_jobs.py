@@ -106,7 +106,7 @@ def test_a_delta_by_configuration(tmp_path):
         ("job: report", "subjects: is missing"),
         ("job: report\nsubjects: []", "subjects: "),
         ("job: report\nsubjects: [a]\nexport: e", "export: a report reads no weights"),
-        ("job: guess", "job: is one of scan, delta, merge, report, not 'guess'"),
+        ("job: guess", "job: is one of scan, delta, merge, report, tune, not 'guess'"),
         ("job: [scan]", "job: is one of scan, delta"),
         ("job: merge\nout: o", "expected exactly one of merge, adapter"),
         ("job: merge\nout: o\nmerge: m.yaml\nadapter: a", "expected exactly one of merge, adapter"),
@@ -188,6 +188,26 @@ def test_the_recipe_of_a_merge(tmp_path):
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith(f"{tmp_path}/merged: merged, 11 tensors by task_arithmetic\n")
     assert "sigma " in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"output": "runs"}, {"model": "./m"}, {"data": "glue"}, {"tasks": [{"task": "sst2", "train": "x.tsv"}]}],
+)
+def test_adaptation_runs_elsewhere_name_absolute_places(tmp_path, changed):
+    given = {"job": "tune", "warehouse": "/w.duckdb", "output": "/runs", "model": "org/m", "data": "hub",
+             "methods": ["head"], "tasks": ["sst2"]}  # fmt: skip
+    config = write(tmp_path / "x.yaml", yaml.safe_dump(given | changed).encode())
+    ran = gaussmeter("job", config, "--submit", "http://127.0.0.1:1", cwd=tmp_path)
+    assert "is relative, and a job runs elsewhere" in ran.sentence(2)
+
+
+def test_the_recipe_of_adaptation_runs_says_what_is_wrong(tmp_path):
+    config = write(tmp_path / "x.yaml", b"job: tune\nmodel: ./none\nmethods: [noise]\ntasks: [sst2]\n")
+    command = [sys.executable, str(JOBS / "tune.py"), str(config)]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 1
+    assert "none: there is no such folder" in ran.stderr
 
 
 def test_the_recipe_of_a_delta(tmp_path):

@@ -85,8 +85,8 @@ class Desk:
 def test_there_are_enough_questions() -> None:
     assert len(QUERIES) >= 16
     assert {p.stem for p in PAPER} == {
-        *("table1", "table5", "table6", "table7", "table8"),
-        *("fig1", "fig5", "fig6", "fig7"),
+        *("table1", "table2", "table3", "table5", "table6", "table7", "table8"),
+        *("fig1", "fig5", "fig6", "fig7", "scalars"),
     }
 
 
@@ -240,6 +240,18 @@ def derive(home: Path, warehouse: Path) -> None:
             "INSERT INTO metrics VALUES (1, 10, 'score', 50), (1, 20, 'score', 75), (2, 10, 'score', 77), "
             "(3, 5, 'score', 60), (3, 6, 'loss', 1.5)"
         )
+        for run_id, (method, task) in enumerate(
+            [("noise", "sst2"), ("noise", "rte"), ("lora", "commonsense")], 11
+        ):
+            connection.execute(
+                "INSERT INTO runs BY NAME SELECT ? AS run_id, 'x/y' AS name, 'x' AS sweep, 'm' AS model, ? AS label, "
+                "? AS method, ? AS task, 0 AS r, 0 AS seed, 'complete' AS status",
+                [run_id, method, method, task],
+            )
+            connection.execute(
+                "INSERT INTO metrics VALUES (?, 1, 'score', 50), (?, 1, 'loss', 2)", [run_id, run_id]
+            )
+            connection.execute("INSERT INTO scalars VALUES (?, 'a.weight', 0.1)", [run_id])
 
 
 def number(connection: Any, name: str) -> int:

@@ -1,0 +1,1 @@
+"""Examples: from files, to batches."""

@@ -1,0 +1,119 @@
+"""Queries of adaptation runs, on runs that are planted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine.nouns.glue import GLUE
+from engine.nouns.tuning import RunSpec
+from engine.tuning.sweep import runs_of
+from engine.warehouse import runs as table
+from engine.warehouse.store import Warehouse
+from tests.tuning import config_of
+
+SCORES = {"head": 60.0, "full": 88.0, "noise": 75.0}
+
+
+def plant(
+    place: Path, run: RunSpec, score: float, scalars: dict[str, float] | None = None, **more: float
+) -> int:
+    metrics = {"score": score, **more}
+    with Warehouse(place).writing() as connection:
+        number = table.enter_run(connection, run, "/m/MiniLM", "")
+        table.add_metrics(
+            connection, [(number, 1, {"loss": 0.7}), (number, 2, {"loss": 0.5, "eval_score": 1})]
+        )
+        learnt = {"steps": 2, "metrics": metrics, "parameters": 806, "head": 770, "scalars": scalars or {}}
+        table.finish_run(connection, number, learnt, None, 1.5)
+    return number
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("runs") / "w.duckdb"
+    given = {
+        "job": "tune", "name": "glue", "model": "org/m", "seeds": [0, 1],
+        "methods": list(SCORES), "tasks": ["sst2", "rte"],
+    }  # fmt: skip
+    for run in runs_of(config_of(given)):
+        score = SCORES[run.method.name] + (run.task.name == "rte") * 10 + run.seed
+        scalars = (
+            {"a.weight": 0.1 + 0.02 * run.seed, "b.weight": -0.2} if run.method.name == "noise" else None
+        )
+        plant(place, run, score, scalars)
+    given |= {"name": "common", "methods": ["lora", "lora_noise"], "tasks": ["commonsense"], "ranks": [16]}
+    for run in runs_of(config_of(given)):
+        gain = 4.0 * (run.method.name == "lora_noise")
+        plant(
+            place,
+            run,
+            70 + gain + run.seed,
+            **{"accuracy/boolq": 60 + gain + run.seed, "accuracy/ARC-Easy": 80},
+        )
+    failed = replace(runs_of(config_of(given | {"name": "other"}))[0])
+    with Warehouse(place).writing() as connection:
+        table.fail_run(connection, table.enter_run(connection, failed, "m", ""), "no disk")
+    return place
+
+
+def paper(name: str, place: Path, **params: Any) -> list[dict[str, Any]]:
+    return engine.paper(name, params=params, warehouse=place).records()
+
+
+def test_table_2_is_ours_beside_the_papers(place):
+    rows = paper("table2", place, sweep="glue")
+    ours = {row["label"]: row for row in rows if row["source"] == "ours"}
+    assert list(ours) == ["head", "full", "noise"]
+    noise = ours["noise"]
+    assert (noise["sst2"], noise["rte"], noise["average"], noise["cola"]) == (75.5, 85.5, 80.5, None)
+    assert (noise["runs"], noise["parameters"]) == (2, 36)
+    assert noise["std"] == pytest.approx(0.5**0.5)
+    theirs = {row["label"]: row for row in rows if row["source"] == "paper"}
+    assert list(theirs) == ["head", "full", "svdiff", "noise", "full_gaussian"]
+    assert theirs["noise"]["average"] == pytest.approx(78.62, abs=0.01)
+    assert theirs["full_gaussian"]["average"] == pytest.approx(45.13, abs=0.2)  # its own row gives 45.26
+    assert theirs["noise"]["average_shared"] == pytest.approx((88.53 + 71.12) / 2)
+    assert theirs["full"]["parameters"] == 184_000_000
+    assert paper("table2", place, sweep="nothing") == []
+
+
+def test_table_3_has_the_gain_over_plain_lora(place):
+    rows = paper("table3", place)
+    ours = {row["label"]: row for row in rows if row["source"] == "ours"}
+    assert ours["lora_noise"]["gain"] == 4
+    assert ours["lora"]["gain"] is None
+    assert (ours["lora"]["boolq"], ours["lora"]["arc_e"], ours["lora"]["piqa"]) == (60.5, 80, None)
+    theirs = {(r["model"], r["label"], r["r"]): r for r in rows if r["source"] == "paper"}
+    assert len(theirs) == 12
+    assert theirs["LLaMA2-7B", "lora_noise", 16]["gain"] == pytest.approx(7.8)
+
+
+def test_scalars_of_two_seeds_are_compared(place):
+    rows = paper("scalars", place)
+    assert [(r["task"], r["matrices"], r["seeds"]) for r in rows] == [
+        ("rte", 2, 2),
+        ("sst2", 2, 2),
+        (None, 2, 2),
+    ]
+    assert rows[0]["difference"] == pytest.approx(0.01)
+    assert rows[-1]["difference"] == pytest.approx(0.01)
+    assert rows[0]["paper_difference"] == 0.009
+    assert rows[0]["magnitude"] == pytest.approx(0.155)
+
+
+def test_curves_and_runs(place):
+    rows = engine.sql("learning_curves", params={"run": "glue/noise-sst2-s0"}, warehouse=place).records()
+    assert [(r["step"], r["value"]) for r in rows] == [(1, 0.7), (2, 0.5)]
+    runs = engine.sql("runs", warehouse=place).records()
+    assert len(runs) == 17
+    assert (runs[-1]["status"], runs[-1]["reason"], runs[-1]["score"]) == ("failed", "no disk", None)
+    assert (runs[0]["status"], runs[0]["score"], runs[0]["steps"]) == ("complete", 60, 2)
+
+
+def test_all_tasks_of_the_paper_are_known():
+    assert list(GLUE) == ["mnli", "sst2", "cola", "qqp", "qnli", "rte", "mrpc", "stsb"]
