@@ -115,7 +115,7 @@ def test_a_census_is_called_as_its_file(tmp_path, file, name):
 def test_the_configurations_of_this_repository():
     paths = sorted((ROOT / "jobs" / "configs").glob("*.yaml"))
     assert len(paths) >= 2
-    assert {load_job(p).job for p in paths} == {"scan", "delta", "merge", "report"}
+    assert {load_job(p).job for p in paths} == {"scan", "delta", "merge", "report", "tune"}
 
 
 def test_what_is_written_is_read_again(tmp_path):
