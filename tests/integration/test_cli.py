@@ -43,7 +43,7 @@ from tests.integration.helpers import (
 )
 
 COMMANDS = [
-    "scan", "check", "delta", "merge", "verify", "pack", "export", "import", "job", "ls", "show", "compare", "nearest", "sql", "paper",
+    "scan", "check", "delta", "merge", "edit", "verify", "pack", "export", "import", "job", "ls", "show", "compare", "nearest", "sql", "paper",
     "simulate", "plot", "report",
 ]  # fmt: skip
 
