@@ -180,7 +180,7 @@ def test_other_methods_of_peft_are_refused(tmp_path):
     other = torch.nn.Sequential(torch.nn.Linear(4, 8))
     get_peft_model(other, LoHaConfig(r=4, target_modules=["0"])).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "LOHA"
-    with pytest.raises(FormatError, match="peft_type 'LOHA' is not known; known are LORA and DORA"):
+    with pytest.raises(FormatError, match="peft_type 'LOHA' is not known; known are LORA, DORA"):
         open_adapter(str(tmp_path))
 
 
