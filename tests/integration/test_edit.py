@@ -408,19 +408,6 @@ def test_killed_with_sigkill_it_ends_with_the_same_bytes(tmp_path, with_base, wh
     assert contents(other, 1) == contents(one, 1)
 
 
-def test_what_was_done_is_not_read_again(tmp_path):
-    place = written(tmp_path / "model", tensors_of("BF16"))
-    how: dict[str, Any] = {"floor": 1e-2, "task_bytes": 900, "workers": 1, "warehouse": tmp_path / "w.duckdb"}
-    listener = Recorder(3, raising(Killed()))
-    with pytest.raises(Killed):
-        engine.edit(place, tmp_path / "out", listener=listener, **how)
-    report = engine.edit(place, tmp_path / "out", **how)
-    whole = engine.edit(place, tmp_path / "other", **how)
-    assert report.status == "resumed"
-    assert report.nbytes_read <= whole.nbytes_read - sum(listener.nbytes) + 56  # numbers are not counted
-    assert (report.kept, report.zeroed) == (whole.kept, whole.zeroed)
-
-
 def test_notes_that_do_not_fit_on_the_disk_leave_nothing(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise TaskError("could not be written: No space left on device")
