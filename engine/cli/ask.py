@@ -88,7 +88,7 @@ def paper(
     table: Annotated[
         str | None,
         typer.Argument(
-            help="table1, table2, table3, table5 to table8, scalars, fig1, fig5, fig6 or fig7; "
+            help="table1, table2, table3, table5, table6, table7, table8, scalars, fig1, fig5, fig6 or fig7; "
             "fig2, fig4 and fig8 to fig26 are fig1 of one model or adapter.",
             show_default=False,
         ),
