@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+import engine
 from engine.config.merge import load_merge
 from engine.merge_methods.apply import Stored, merge, widen
-from engine.merge_methods.registry import METHODS, SCHEMAS
+from engine.merge_methods.registry import METHODS, SCHEMAS, Method
 from engine.merge_methods.wholes import measure
-from engine.nouns.dtypes import DTYPES
+from engine.nouns.dtypes import DTYPES, Dtype
 from engine.nouns.merging import Stretch
 from engine.nouns.names import place
 
@@ -65,8 +66,8 @@ class Merged:
         name: of the tensor.
         inputs: the base, if there is one, and the models.
         given: the method's parameters.
-        own: the result.
-        right: the result of computing in float64.
+        own: what was written.
+        right: the definition, computed in float64.
     """
 
     name: str
@@ -86,26 +87,32 @@ def read(folder: Path) -> dict[str, Stored]:
     return found
 
 
-def ours(path: Path) -> Iterator[Merged]:
-    """Merge whole tensors in memory, as a configuration says."""
-    recipe = load_merge(path, SCHEMAS)
+def ours(path: Path, written: Path) -> Iterator[Merged]:
+    """Merge as a configuration says, and go through the tensors with all that belongs to them.
+
+    Args:
+        path: the configuration.
+        written: the folder to write into, which must not exist; whole tensors are merged in memory beside it.
+    """
+    engine.merge(path, written, warehouse=written.with_suffix(".duckdb"))
+    results, recipe = read(written), load_merge(path, SCHEMAS)
     method = METHODS[recipe.schema.name]
-    bases = [recipe.base] if recipe.base and recipe.schema.base else []
-    models = [read(Path(folder)) for folder in (*bases, *recipe.models)]
-    for name in models[0]:
+    first = 0 if recipe.base and recipe.schema.base else None
+    models = [read(Path(p)) for p in (*([recipe.base] if first == 0 else []), *recipe.models)]
+    for name, own in results.items():
         inputs = [m[name] for m in models]
         given = recipe.resolve(name, place(name).layer, merge_samples.LAYERS)
-        dtype = DTYPES[recipe.out_dtype] if recipe.out_dtype else inputs[0].dtype
-        outs = []
-        for wide in (False, True):
-            base, *rest = [None] * (not bases) + [widen(i, wide) for i in inputs]
-            wholes = measure(method, base, [r for r in rest if r is not None], given)
-            out = Stored(np.zeros(inputs[0].size * dtype.bits // 8, np.uint8), dtype)
-            first, others = (inputs[0], inputs[1:]) if bases else (None, inputs)
-            where = Stretch(name, 0, 1)
-            merge(method, first, others, out, {**given, **wholes}, stretch=where, wide=wide)
-            outs.append(out)
-        yield Merged(name, inputs, given, *outs)
+        yield Merged(name, inputs, given, own, _right(method, inputs, given, own.dtype))
+
+
+def _right(method: Method, inputs: list[Stored], given: dict[str, Any], dtype: Dtype) -> Stored:
+    """Merge a whole tensor in float64, and round once."""
+    base, models = (inputs[0], inputs[1:]) if method.schema.base else (None, inputs)
+    wide = [widen(m, wide=True) for m in models]
+    wholes = measure(method, None if base is None else widen(base, wide=True), wide, given)
+    out = Stored(np.zeros(inputs[0].size * dtype.bits // 8, np.uint8), dtype)
+    merge(method, base, models, out, given | wholes, stretch=Stretch("", 0, 1), wide=True)
+    return out
 
 
 def patterns(block: Stored) -> NDArray[Any]:
@@ -127,17 +134,20 @@ def last_place(values: NDArray[Any], dtype: str) -> NDArray[np.float64]:
     return np.exp2(np.maximum(np.frexp(values)[1] - digits, least).astype(np.float64))
 
 
-def account(path: Path, inner: str, merged: Path) -> Account:
-    """Compare what mergekit has written with what we merge.
+def account(path: Path, inner: str, merged: Path, written: Path) -> Account:
+    """Compare what mergekit has written with what we write.
 
     Args:
         path: the configuration.
         inner: the dtype that mergekit computes in.
         merged: the folder that mergekit has written.
+        written: the folder that we write.
     """
     theirs, found = read(merged), Account()
     method = load_merge(path, SCHEMAS).schema.name
-    for one in ours(path):
+    for one in ours(path, written):
+        if one.name not in theirs:
+            sys.exit(f"mergekit has not written {one.name}")
         _compare(found, method, one, theirs[one.name], inner)
     return found
 

@@ -32,10 +32,10 @@ import merge_rules
 import merge_samples
 import torch
 from common import HERE, preamble, table
-from merge_accounts import Account, account, ours
+from merge_accounts import Account, account
 from mergekit_peer import Mergekit, add_venv, install, write_config
 
-from engine.merge_methods.apply import widen
+import engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,8 @@ def agreement(mergekit: Mergekit, folder: Path, labels: list[str], cases: list[s
         rows, elements = [], 0
         for label in labels:
             path, merged = jobs[case, label]
-            found = account(path, CASES[case].inner, merged)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                found = account(path, CASES[case].inner, merged, Path(scratch) / "ours")
             wrong += found.unexplained + found.broken
             seen, elements = seen | found.filed, found.elements
             rows.append(row_of(label, found))
@@ -185,7 +186,10 @@ def kept(mergekit: Mergekit, folder: Path) -> None:
             jobs[tag] = write_config(stem.with_suffix(".yaml"), config), stem
         run_mergekit(mergekit, list(jobs.values()), folder, seed)
         for tag, (path, merged) in jobs.items():
-            results.append((tag, merge_kept.weights(merged), {o.name: widen(o.own) for o in ours(path)}))
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                written = Path(scratch) / "ours"
+                engine.merge(path, written, warehouse=written.with_suffix(".duckdb"))
+                results.append((tag, merge_kept.weights(merged), merge_kept.weights(written)))
     print(merge_kept.trimmed(samples))
     print(f"dare_linear, one model of weight 1, {SEEDS} seeds:\n")
     print(merge_kept.dropped(samples, results))

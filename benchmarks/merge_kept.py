@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a model, (m,) float32."""
-    path = folder / "model.safetensors"
+    (path,) = folder.glob("*.safetensors")
     return {name: tensor.float().reshape(-1) for name, tensor in load_file(path).items()}
 
 
@@ -85,7 +85,7 @@ def _luck(base: dict[str, Any], tuned: dict[str, Any], merged: list[dict[str, An
         task = (tuned[name] - start).double().numpy()
         large = np.abs(task) > np.abs(start.numpy()) / 512  # so that rounding the result hides none
         for one in merged:
-            left = (torch.as_tensor(one[name]) - start).double().numpy()
+            left = (one[name] - start).double().numpy()
             alive = large & (left != 0)
             count, kept = count + int(large.sum()), kept + int(alive.sum())
             if task.size > LARGE:
