@@ -6,9 +6,10 @@ python benchmarks/merge_speed.py [--layout tinyllama-1.1b] [--rounds 5] [--folde
 `copy` is what a merge cannot do without: `cat` of all three inputs to nowhere, and `cp` of a file as large as
 the result; `synced` the same, waiting until the copy is on the disk. `linear`, `task_arithmetic`, `ties` and
 `outlier` are ours, `mergekit task_arithmetic` and the like mergekit's, from the same configuration: a base
-and two tuned checkpoints in bf16, `dtype: bfloat16`. mergekit runs as it is, on as many threads as there are
-cores. Every case runs once uncounted, then all of them once per round, in order; results are removed, and the
-disk is left to come to rest, before each. The caches are warm where memory is large enough for the inputs.
+and two tuned checkpoints in bf16, `dtype: bfloat16`. Ours count what they write, and for `ties` and `outlier`
+the differences too, into a new warehouse. mergekit runs on as many threads as there are cores. Every case
+runs once uncounted, then all of them once per round, in order; results are removed, and the disk is left to
+come to rest, before each. The caches are warm where memory is large enough for the inputs.
 
 The three checkpoints (6.6 GB) stay in the folder for the next time; a result takes 2.2 GB more. mergekit
 takes some 10 GB of memory.
@@ -115,12 +116,20 @@ def commands_of(case: str, models: list[Path], out: Path, mergekit: Mergekit | N
     if case.startswith(PEER):
         assert mergekit is not None
         return [mergekit.command(config, out, "--quiet", "--no-copy-tokenizer")]
-    return [[GAUSSMETER, "merge", str(config), str(out)]]
+    warehouse = str(out.with_suffix(".duckdb"))
+    return [[GAUSSMETER, "merge", str(config), str(out), "-w", warehouse, "--quiet"]]
+
+
+def clear(out: Path) -> None:
+    """Remove a result, and the warehouse beside it."""
+    shutil.rmtree(out, ignore_errors=True)
+    for old in out.parent.glob(f"{out.name}.duckdb*"):
+        old.unlink()
 
 
 def run(case: str, models: list[Path], out: Path, mergekit: Mergekit | None) -> Cost:
     """Run a case into an empty place."""
-    shutil.rmtree(out, ignore_errors=True)
+    clear(out)
     if case in ("copy", "synced"):
         out.mkdir()
     os.sync()
@@ -129,7 +138,7 @@ def run(case: str, models: list[Path], out: Path, mergekit: Mergekit | None) -> 
     found = sum(f.stat().st_size for f in out.glob("*.safetensors"))
     if abs(found - wanted) > 1 << 20:
         sys.exit(f"{case} has written {found:,} bytes of weights, the base has {wanted:,}")
-    shutil.rmtree(out)
+    clear(out)
     return Cost(sum(c.wall for c in costs), sum(c.cpu for c in costs), max(c.peak for c in costs))
 
 
