@@ -73,6 +73,7 @@ CASES = {
 
 WEIGHTS = (0.5, 0.3, 0.4)
 SEEDS = 5
+FEW = 1000  # elements; so many are counted, more are a share
 _BY_NAME = [
     {"filter": "self_attn", "value": [0, 0.5, 0.3, 0.7, 1]},
     {"filter": "mlp", "value": [1, 0.5, 0.7, 0.3, 0]},
@@ -146,8 +147,8 @@ def row_of(label: str, found: Account) -> list[str]:
 
 
 def agreement(mergekit: Mergekit, folder: Path, labels: list[str], cases: list[str]) -> int:
-    """Print a table for each combination of dtypes; how many elements are not explained."""
-    jobs, wrong, seen = {}, 0, Counter[str]()
+    """Print a table for each combination of dtypes, and one of all; how many elements are not explained."""
+    jobs, found = {}, {}
     for case in cases:
         for label in labels:
             stem = f"{case} {label}".replace(" ", "-").replace(",", "")
@@ -155,19 +156,33 @@ def agreement(mergekit: Mergekit, folder: Path, labels: list[str], cases: list[s
             jobs[case, label] = write_config(folder / f"{stem}.yaml", config), folder / stem
     run_mergekit(mergekit, list(jobs.values()), folder)
     for case in cases:
-        rows, elements = [], 0
         for label in labels:
             path, merged = jobs[case, label]
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                found = account(path, CASES[case].inner, merged, Path(scratch) / "ours")
-            wrong += found.unexplained + found.broken
-            seen, elements = seen | found.filed, found.elements
-            rows.append(row_of(label, found))
+                found[case, label] = account(path, CASES[case].inner, merged, Path(scratch) / "ours")
         said = CASES[case]
-        print(f"\n{case}: base {said.base}, tuned {', '.join(said.tuned)}, {elements:,} elements\n")
-        print(table(HEADER, rows))
-    print("\n".join(f"- {step}: {said}" for step, said in merge_rules.SAID.items() if step in seen), "\n")
+        print(f"\n{case}: base {said.base}, tuned {', '.join(said.tuned)}\n")
+        print(table(HEADER, [row_of(label, found[case, label]) for label in labels]))
+    return summary(found, labels, cases)
+
+
+def summary(found: dict[tuple[str, str], Account], labels: list[str], cases: list[str]) -> int:
+    """Print what all configurations come to; how many elements are not explained."""
+    filed: Counter[str] = sum((a.filed for a in found.values()), Counter())
+    for step, said in merge_rules.SAID.items():
+        if step in filed:
+            print(f"- {step}: {said}: {filed[step]:,}")
+    print("\nElements that differ:\n")
+    rows = [[label, *(_share(found[case, label]) for case in cases)] for label in labels]
+    print(table(["method", *cases], rows))
+    wrong = sum(a.unexplained + a.broken for a in found.values())
+    elements, differ = (sum(getattr(a, n) for a in found.values()) for n in ("elements", "differ"))
+    print(f"{len(found)} configurations, {elements:,} elements, {differ:,} differ, {wrong:,} not explained\n")
     return wrong
+
+
+def _share(found: Account) -> str:
+    return f"{found.differ:,}" if found.differ < FEW else f"{found.differ / found.elements:.3%}"
 
 
 def kept(mergekit: Mergekit, folder: Path) -> None:
