@@ -85,6 +85,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "task_arithmetic, lambda": {"lambda": 1.3, "normalize": True},
     "ties": {"density": 0.5},
     "ties, lambda": {"density": [1, 0.7, 0.1], "lambda": 1.3},
+    "ties, few": {"density": 0.003},
     "breadcrumbs": {"density": 0.9, "gamma": 0.01},
     "dare_linear, density 1": {"density": 1.0},
     "dare_ties, density 1": {"density": 1.0},

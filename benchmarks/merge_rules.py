@@ -36,7 +36,7 @@ CHUNK = 1 << 20  # slerp adds up norms and products by so many elements
 SAID = {
     "inputs": "inputs are rounded to the dtype first",
     "differences": "differences are rounded to the dtype",
-    "count": "of equal magnitudes at a limit only some are kept",
+    "count": "of equal magnitudes at a limit only some are kept, and of a small tensor at least one element",
     "order": "the operations come in another order",
     "weights": "weights are rounded to the dtype",
     "rounding": "every step is rounded to the dtype",
