@@ -234,6 +234,12 @@ class _Reader:
     def check(self, file: _File, models: int) -> None:
         """Check what concerns the whole."""
         schema = self.schema
+        names = [model.model for model in file.models]
+        if file.base_model is not None and not schema.base and file.base_model not in names:
+            said = (
+                "gives names, configuration and tokenizer; list it under 'models' if it is to be merged too"
+            )
+            self.notes.append(f"base_model: {said}")
         if file.tokenizer and file.tokenizer_source and file.tokenizer != file.tokenizer_source:
             self.faults.append("tokenizer: says something else than tokenizer_source; give one of them")
         if schema.base and file.base_model is None:

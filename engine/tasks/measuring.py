@@ -54,6 +54,8 @@ class BandSink:
 
     def add_zeros(self, count: int) -> None:
         """See `Sink`."""
+        if self._band is None:
+            return
         if self._first == 0:
             self._lows[0, 0] += count
         elif self._second == 0:
