@@ -42,7 +42,7 @@ def together(*listeners: Listener) -> Listener:
 
 @contextmanager
 def listening(
-    events: str | None, *, quiet: bool, log: bool = False, draw: Callable[..., Drawn] = progress
+    events: str | None, *, quiet: bool, log: bool = False, draw: Callable[..., Drawn] | None = None
 ) -> Iterator[Listener]:
     """All who listen to a command.
 
@@ -50,10 +50,10 @@ def listening(
         events: where a line of JSON for each event goes, see `recording`.
         quiet: whether nothing is drawn or logged.
         log: whether lines are logged where no bar is drawn.
-        draw: who draws bars.
+        draw: who draws bars, in place of the usual one.
     """
     with ExitStack() as stack:
-        drawn = draw(quiet=quiet or events == "-")  # a bar would wrap the lines
+        drawn = (draw or progress)(quiet=quiet or events == "-")  # a bar would wrap the lines
         listeners = [stack.enter_context(drawn), stack.enter_context(recording(events))]
         if log and not quiet and not sys.stderr.isatty() and events != "-":
             listeners.append(logging_to(sys.stderr))

@@ -336,7 +336,7 @@ def test_job_exports_each_subject_that_it_scanned(small, tmp_path):
         ("", "expected keys and values, found nothing"),
         ("job: scan\ncheckpoints: [a]\nworkers: 3", "workers: there is no such key"),
         ("job: scan\ncheckpoints: []", "checkpoints"),
-        ("job: tune\ncheckpoints: [a]", "job"),
+        ("job: guess\ncheckpoints: [a]", "job"),
         ("job: scan\ncheckpoints: [{uri: a, glob: b}]", "exactly one of"),
         ("job: scan\njob: scan\ncheckpoints: [a]", "is there twice"),
     ],

@@ -24,6 +24,9 @@ from engine.nouns.events import (
     Judged,
     NoWorkers,
     Planned,
+    RunBegun,
+    RunEnded,
+    RunStepped,
     TaskDone,
     TaskFailed,
     TaskRetried,
@@ -37,6 +40,7 @@ EVENTS: list[Event] = [
     Found(2), Planned("a", 3, 4, 500), TaskStarted(1, "w", 1), TaskDone(1, 200, "a", "w", 0.5), TaskRetried(2, "w", "slow"),
     TaskFailed(2, "a", "gone"), WorkerJoined("w", "n", 7, "0"), WorkerLost("w", "died"), Waiting("process 1", 3.0),
     Judged("/a", "scanned", ""), Ended("a"), NoWorkers(20.0),
+    RunBegun("r", 0, 9, 7), RunStepped("r", 3, {"loss": 0.5}), RunEnded("r", "trained", 61.5, ""),
 ]  # fmt: skip
 NASTY = "a\x1b[31m\r\n\u202e[/bold][red]\x07\udcff:smile:\u2028"
 
@@ -172,6 +176,8 @@ def test_a_log_has_what_somebody_should_look_at():
         "lost      worker w: died",
         "scanned   /a",
         "waiting   no worker has come in 20 s",
+        "training  r",
+        "trained   r: score 61.50",
     ]
     said = [Judged("/a", status, "") for status in ("planned", "unchanged", "skipped", "resumed", "refused")]
     assert logged(*said) == ["resumed   /a", "refused   /a"]
@@ -301,7 +307,7 @@ def test_all_hear_all_in_order():
     [
         ({"quiet": False}, 0),
         ({"quiet": True}, 0),
-        ({"quiet": False, "log": True}, 4),
+        ({"quiet": False, "log": True}, 6),
         ({"quiet": True, "log": True}, 0),
     ],
 )
