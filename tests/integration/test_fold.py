@@ -17,7 +17,7 @@ from engine.plan.adapters import take_stock
 from engine.verbs.merge_output import RECORD
 from tests.adapters import PREFIX, change, tensor
 from tests.builders import Tensors, raw, values_of, write_tensors
-from tests.integration.helpers import Killed, Recorder, gaussmeter, raising, records, rows
+from tests.integration.helpers import Killed, Recorder, gaussmeter, made, raising, records, rows
 from tests.integration.merges import data_of, rounded, values, weights
 from tests.integration.test_adapters_of_peft import KINDS, saved, stored
 from tests.integration.test_own_adapters import base_model, lora_noise, noise, svdiff, write
@@ -34,7 +34,7 @@ def test_it_is_what_peft_merges(targets, settings, tmp_path):
             engine.merge(None, tmp_path / "out", adapter=adapter, base=base, warehouse=tmp_path / "w.duckdb")
         return
     report = engine.merge(
-        None, tmp_path / "out", adapter=adapter, base=base, warehouse=tmp_path / "w.duckdb",
+        None, tmp_path / "out", adapter=adapter, base=base, warehouse=made(tmp_path / "w.duckdb"),
         workers=2, task_bytes=500,
     )  # fmt: skip
     assert (report.merged, len(report.copied)) == (len(targets), len(stored(base)) - len(targets))
@@ -60,7 +60,12 @@ def test_what_tune_learns_is_the_base_and_its_change_to_one_rounding(kind, tmp_p
     path, tensors = OWN[kind](tmp_path / "a")
     file, base = base_model(tmp_path, other=tensor("BF16", 7, seed=9), ids=("I64", np.arange(3)))
     engine.merge(
-        None, tmp_path / "out", adapter=path, base=file, warehouse=tmp_path / "w.duckdb", task_bytes=9000
+        None,
+        tmp_path / "out",
+        adapter=path,
+        base=file,
+        warehouse=made(tmp_path / "w.duckdb"),
+        task_bytes=9000,
     )
     again = engine.merge(None, tmp_path / "two", adapter=path, base=file, warehouse=tmp_path / "w.duckdb")
     assert again.status == "merged"

@@ -14,7 +14,7 @@ from engine.errors import BudgetError, ConfigError, FormatError
 from engine.merge_methods.registry import METHODS
 from engine.verbs.merge_output import RECORD, STATE
 from tests.builders import raw, write_tensors
-from tests.integration.helpers import gaussmeter, normal, records, rows
+from tests.integration.helpers import gaussmeter, made, normal, records, rows
 from tests.integration.merges import (
     NUMBERS,
     SHAPES,
@@ -54,7 +54,7 @@ def assert_merged(models: Family, method: str, out: Path, dtype: str, **options:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_is_what_whole_tensors_give_however_it_is_cut(models, method, tmp_path):
-    config, warehouse = models.config(method), tmp_path / "w.duckdb"
+    config, warehouse = models.config(method), made(tmp_path / "w.duckdb")
     dtype = models.elements["model.scale"][0 if method != "linear" else 1].dtype.name
     report = engine.merge(config, tmp_path / "a", warehouse=warehouse, workers=1)
     assert (report.status, report.merged, len(report.copied)) == ("merged", len(SHAPES), 1)
@@ -70,14 +70,14 @@ def test_it_is_what_whole_tensors_give_however_it_is_cut(models, method, tmp_pat
 @pytest.mark.parametrize("method", METHODS)
 def test_in_float64_and_other_dtypes(plain, method, tmp_path):
     config = plain.config(method, dtype="float64", out_dtype="float32")
-    engine.merge(config, tmp_path / "out", warehouse=tmp_path / "w.duckdb")
+    engine.merge(config, tmp_path / "out", warehouse=made(tmp_path / "w.duckdb"))
     assert_merged(plain, method, tmp_path / "out", "F32", wide=True)
 
 
 @pytest.mark.parametrize("t", [0.5, 2.0, 3.0])
 def test_outliers_are_algorithm_2_to_one_rounding(models, t, tmp_path):
     config = models.config("outlier") | {"parameters": {"t": t}}
-    engine.merge(config, tmp_path / "out", warehouse=tmp_path / "w.duckdb")
+    engine.merge(config, tmp_path / "out", warehouse=made(tmp_path / "w.duckdb"))
     found = weights(tmp_path / "out")
     for name, inputs in models.elements.items():
         base, *others = map(values, inputs)
@@ -89,7 +89,7 @@ def test_outliers_are_algorithm_2_to_one_rounding(models, t, tmp_path):
 
 def test_averages_are_those_of_whole_tensors_to_one_rounding(models, tmp_path):
     config = models.config("linear")
-    engine.merge(config, tmp_path / "out", warehouse=tmp_path / "w.duckdb")
+    engine.merge(config, tmp_path / "out", warehouse=made(tmp_path / "w.duckdb"))
     found = weights(tmp_path / "out")
     for name, inputs in models.elements.items():
         several = [values(i) for i in inputs[1:]]

@@ -25,6 +25,7 @@ from tests.integration.helpers import (
     assert_consistent,
     gaussmeter,
     killed,
+    made,
     program,
     raising,
     rows,
@@ -110,7 +111,7 @@ engine.merge(json.load(open(config)), out, warehouse=warehouse, shard_bytes=4000
 def test_killed_with_sigkill_it_ends_with_the_same_bytes(models, method, expected, tmp_path, where, at):
     config = tmp_path / "c.json"
     config.write_text(json.dumps(models.config(method)))
-    ran = program(DRIVER, config, tmp_path / "out", tmp_path / "w.duckdb", where, at)
+    ran = program(DRIVER, config, tmp_path / "out", made(tmp_path / "w.duckdb"), where, at)
     assert killed(ran), ran.err
     assert not (tmp_path / "out" / RECORD).exists()
     complete(models, method, tmp_path, expected, task_bytes=500, workers=3)

@@ -12,7 +12,7 @@ import pytest
 import engine
 from engine.errors import ConfigError
 from engine.verbs.merge_output import RECORD, STATE
-from tests.integration.helpers import gaussmeter
+from tests.integration.helpers import gaussmeter, made
 from tests.integration.merges import Family, family
 
 
@@ -35,7 +35,7 @@ def out(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("method", ["outlier", "linear", "ties", "della", "slerp"])
 def test_what_was_merged_is_sound_and_within_one_rounding(models, method, tmp_path):
-    engine.merge(models.config(method), tmp_path / "out", warehouse=tmp_path / "w.duckdb")
+    engine.merge(models.config(method), tmp_path / "out", warehouse=made(tmp_path / "w.duckdb"))
     report = engine.verify(tmp_path / "out", blocks=None)
     assert report.findings == ()
     found = report.recomputed
