@@ -67,7 +67,7 @@ class Rates(Part):
     clip: _Weight | None = None
     max_length: Annotated[int, Field(ge=2)] | None = None
     dropout: _Share | None = None
-    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    precision: Literal["float32", "float16", "bfloat16"] | None = None
     recompute: bool | None = None
     train_examples: _Positive | None = None
     test_examples: _Positive | None = None
