@@ -119,11 +119,58 @@ def _live(coding: Coding, totals: U64) -> tuple[NDArray[np.uint16], tuple[U64 | 
     return codes, (None, None) if coding.complete else (totals[1, codes], totals[2, codes])
 
 
+class Near:
+    """Magnitudes of 32-bit floats with some neighbouring codes, kept one by one while all are counted.
+
+    Those without low half are left out: differences of 16-bit floats mostly are, and their number is known.
+
+    Args:
+        low: the first code, without its sign, not 0.
+        high: the one behind the last.
+        found: (m,) uint32, room for them.
+
+    Attributes:
+        kept: how many there are; -1 if they were too many.
+    """
+
+    def __init__(self, low: int, high: int, found: NDArray[np.uint32]) -> None:
+        self._low, self._high, self._found = low, high, found
+        self.kept = 0
+
+    @property
+    def place(self) -> tuple[np.uint32, np.uint32, NDArray[np.uint32], int]:
+        """The first pattern, how many there are, and where they go; see `cpu.keep_near`."""
+        return np.uint32(self._low << 16), np.uint32(self._high - self._low << 16), self._found, self.kept
+
+    def lows(self, code: int, number: int) -> NDArray[np.int64] | None:
+        """How often each low half occurs with a code.
+
+        Args:
+            code: without its sign.
+            number: how many elements have it.
+
+        Returns:
+            (65536,) int64; None if the code is not one of these, or they were too many.
+        """
+        if not self._low <= code < self._high or self.kept < 0:
+            return None
+        kept = self._found[: self.kept]
+        found = np.bincount(kept[kept >> np.uint32(16) == code] & np.uint32(0xFFFF), minlength=1 << 16)
+        found[0] = number - found.sum()
+        return found
+
+
+_NOWHERE = Near(0, 0, np.empty(0, np.uint32)).place
+
+
 class Counter:
     """Adds blocks of raw elements to one dense table, reused from tensor to tensor.
 
     Args:
         dtype: an entry of `DTYPES` that has a coding.
+
+    Attributes:
+        near: where to keep magnitudes of 32-bit floats until the next sketch, if that is wanted.
     """
 
     def __init__(self, dtype: Dtype) -> None:
@@ -136,6 +183,7 @@ class Counter:
         self._pending = 0
         self._subnormals = 0  # elements that share the code of zero
         self._extremes = (np.inf, -np.inf)
+        self.near: Near | None = None
 
     def _new_table(self) -> NDArray[Any]:
         if self.coding.name == "f32":
@@ -180,6 +228,8 @@ class Counter:
         if of_zeros:
             self._subnormals += _short_subnormals(patterns)
         self._widen(*_extremes(patterns))
+        if self.near is not None:
+            self.near.kept = cpu.keep_near(patterns, *self.near.place)
 
     def add_bf16_differences(self, tuned: NDArray[np.uint16], base: NDArray[np.uint16]) -> None:
         """Count tuned - base in float32, of two blocks of bf16 patterns; for the coding of F32.
@@ -193,7 +243,10 @@ class Counter:
         if self._pending + tuned.size > _FOLD_AFTER:
             self._fold()
         self._pending += tuned.size
-        extremes = cpu.count_bf16(tuned, base, self._stretch, self._table)
+        place = _NOWHERE if self.near is None else self.near.place
+        *extremes, kept = cpu.count_bf16(tuned, base, self._stretch, self._table, *place)
+        if self.near is not None:
+            self.near.kept = kept
         _, of_zeros = cpu.has_lows(self._table)
         if of_zeros or _beyond(*extremes):  # rare: look at them again
             patterns = np.empty(tuned.size, np.uint32)
@@ -224,6 +277,7 @@ class Counter:
         sketch = from_totals(self.coding, self._totals, zeros, *self._extremes)
         self._totals[:] = 0
         self._subnormals, self._extremes = 0, (np.inf, -np.inf)
+        self.near = None
         return sketch
 
 

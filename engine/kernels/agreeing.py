@@ -20,6 +20,7 @@ from engine.kernels.floats import put, value
 
 STRIP = 1024
 """Elements worked on at once: the parts of three models, and what is made of them, take 28 KiB."""
+_LEAST_DIVISOR = np.nextafter(np.float32(1e-8), np.float32(1))  # the first float32 that is not below 1e-8
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -47,6 +48,9 @@ def trimmed(
         normalize: see `agree`.
         out: (m,) uint16, int16 or float32.
     """
+    if elect and len(models) == 2:
+        _trimmed_pair(base, models[0], models[1], factors, bands, weights, scale, normalize, out)
+        return
     size = min(STRIP, out.size)
     parts, start, total = _room(len(models), size)
     for first in range(0, out.size, STRIP):
@@ -114,8 +118,8 @@ def agree(parts: Any, weights: Any, scale: Any, normalize: Any, total: Any) -> N
         parts: (n, m) float32 or float64.
         weights: (n,) likewise, the sum of which over the models that agree `normalize` divides by, unless it
             is closer to 0 than 1e-8.
-        scale: a number likewise that multiplies the sum.
-        normalize: whether to divide after that.
+        scale: a number likewise that multiplies what comes out.
+        normalize: whether to divide before that.
         total: (m,) likewise, overwritten.
     """
     elected, divisor = np.empty_like(total), np.zeros_like(total)
@@ -124,10 +128,41 @@ def agree(parts: Any, weights: Any, scale: Any, normalize: Any, total: Any) -> N
     for k in range(parts.shape[0]):
         _add_agreeing(parts[k], weights[k], elected, total, divisor)
     for j in range(total.size):
-        total[j] *= scale
-    if normalize:
-        for j in range(total.size):
-            total[j] = total[j] / divisor[j] if abs(divisor[j]) >= 1e-8 else total[j]
+        divided = normalize and abs(divisor[j]) >= 1e-8
+        total[j] = total[j] / divisor[j] * scale if divided else total[j] * scale
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _trimmed_pair(
+    base: Any,
+    model: Any,
+    other: Any,
+    factors: Any,
+    bands: Any,
+    weights: Any,
+    scale: Any,
+    normalize: Any,
+    out: Any,
+) -> None:
+    """The same of two models, with every step of an element in registers: in less than half of the time."""
+    nothing, one = np.float32(0), np.float32(1)
+    f, g, w, v = factors[0], factors[1], weights[0], weights[1]
+    low, high, low_other, high_other = bands[0, 0], bands[0, 1], bands[1, 0], bands[1, 1]
+    for j in range(out.size):
+        b = value(base[j])
+        d, e = value(model[j]) - b, value(other[j]) - b
+        p = d * (nothing if (abs(d) < low) | (abs(d) > high) else f)
+        q = e * (nothing if (abs(e) < low_other) | (abs(e) > high_other) else g)
+        elected = p + q
+        p_is_against = (p == 0) | ((p < 0) & (elected >= 0)) | ((p > 0) & (elected < 0))
+        q_is_against = (q == 0) | ((q < 0) & (elected >= 0)) | ((q > 0) & (elected < 0))
+        total = nothing if p_is_against else nothing + p
+        total = total if q_is_against else total + q
+        if normalize:
+            divisor = nothing if p_is_against else w
+            divisor = divisor if q_is_against else divisor + v
+            total /= divisor if abs(divisor) >= _LEAST_DIVISOR else one
+        put(out, j, b + total * scale)
 
 
 @njit(nogil=True, cache=True)

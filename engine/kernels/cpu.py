@@ -19,6 +19,7 @@ _8, _16, _32, _40, _48, _56 = (np.uint64(s) for s in (8, 16, 32, 40, 48, 56))
 _BYTE, _HALF = np.uint64(0xFF), np.uint64(0xFFFF)
 _COUNT = np.uint64(1 << COUNT_SHIFT)
 _SIXTEEN = np.uint32(16)
+_MAGNITUDE, _LOW = np.uint32(0x7FFFFFFF), np.uint32(0xFFFF)
 _QUIET_NAN = np.uint32(0x7FC00000)
 
 
@@ -206,7 +207,32 @@ def subtract_bf16(tuned: Any, base: Any, out: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
-def count_bf16(tuned: Any, base: Any, out: Any, table: Any) -> Any:
+def keep_near(patterns: Any, low: Any, width: Any, found: Any, kept: Any) -> Any:
+    """Keep the magnitudes of 32-bit floats that lie in a range, and whose low half is not 0.
+
+    Args:
+        patterns: (n,) uint32.
+        low: uint32, the smallest pattern of the range.
+        width: uint32, how many patterns it has.
+        found: (m,) uint32, the first of which are filled.
+        kept: how many are; -1 when there was not room enough.
+
+    Returns:
+        how many are now.
+    """
+    if kept < 0 or kept + patterns.size > found.size:
+        return -1
+    for i in range(patterns.size):  # without a branch: each is put behind those that were kept
+        size = patterns[i] & _MAGNITUDE
+        found[kept] = size
+        kept += (np.uint32(size - low) < width) & (size & _LOW != 0)
+    return kept
+
+
+@njit(nogil=True, cache=True)
+def count_bf16(
+    tuned: Any, base: Any, out: Any, table: Any, low: Any, width: Any, found: Any, kept: Any
+) -> Any:
     """Subtract bf16 patterns and count the differences, by stretches that stay in the first-level cache.
 
     It lies in the file of the loops that it calls, because numba's cache looks at no other for changes.
@@ -216,19 +242,25 @@ def count_bf16(tuned: Any, base: Any, out: Any, table: Any) -> Any:
         base: (n,) uint16.
         out: (m,) uint32, room for the differences of a stretch.
         table: as for `count32`; no NaN is short.
+        low: as for `keep_near`.
+        width: likewise.
+        found: likewise; nothing is kept where it has no room.
+        kept: likewise.
 
     Returns:
-        the extreme patterns of all differences, as `extremes32`.
+        the extreme patterns of all differences, as `extremes32`, and how many were kept.
     """
-    top, high, low = np.int32(-(1 << 31)), np.uint32(0), np.uint32(0xFFFFFFFF)
+    top, high, least = np.int32(-(1 << 31)), np.uint32(0), np.uint32(0xFFFFFFFF)
     for start in range(0, tuned.size, out.size):
         stop = min(start + out.size, tuned.size)
         stretch = out[: stop - start]
         subtract_bf16(tuned[start:stop], base[start:stop], stretch)
         count32(stretch, table)
-        found = extremes32(stretch)
-        top, high, low = max(top, found[0]), max(high, found[1]), min(low, found[2])
-    return top, high, low
+        extremes = extremes32(stretch)
+        top, high, least = max(top, extremes[0]), max(high, extremes[1]), min(least, extremes[2])
+        if found.size:
+            kept = keep_near(stretch, low, width, found, kept)
+    return top, high, least, kept
 
 
 @njit(nogil=True, cache=True)

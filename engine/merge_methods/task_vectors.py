@@ -87,8 +87,8 @@ def put_together(base: Block, parts: Sequence[Block], weight: Each, scale: float
         base: (m,) float32 or float64.
         parts: likewise, one for each model.
         weight: of each model.
-        scale: what the sum of those that agree is multiplied by; after the election, which a rounding more
-            could sway where the sum is 0.
+        scale: what comes out is multiplied by; after the election, which a rounding more could sway where
+            the sum is 0.
         normalize: whether to divide by the sum of the weights of those that agree, element by element.
     """
     total, number = np.empty_like(base), base.dtype.type

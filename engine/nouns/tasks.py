@@ -226,6 +226,7 @@ class Merge:
             need be counted. Of a copy, whose counts are the copy's too.
         bands: for each model where the ends of its band lie, None where nothing is kept; None if that is not
             known, or not asked for.
+        kept: whether what is read stays in memory until all of it is merged.
     """
 
     ordinal: int
@@ -235,6 +236,7 @@ class Merge:
     arguments: dict[str, Any] | None
     measured: tuple[int | None, ...] = ()
     bands: tuple[tuple[Sought, Sought] | None, ...] | None = None
+    kept: bool = False
 
     @property
     def ordinals(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from engine.nouns.tasks import Chunk, Into, Merge, Sought, Step, Task
 from engine.plan.cutting import gaps
 from engine.plan.delta import plan_delta
 from engine.plan.fates import Fate
+from engine.plan.keeping import keep
 from engine.plan.limits import (
     BASE_BYTES,
     COUNTER_BYTES,
@@ -123,14 +124,16 @@ def plan_merge(
     subjects = [blend.pairings[n].inventory if n < output else blend.inventory for n in numbers]
     offsets = tuple(sum(len(s.tensors) for s in subjects[:i]) for i in range(len(subjects)))
     cutter = _Cutter(blend, limits, dict(zip(numbers, offsets, strict=True)), done)
-    tasks = list(cutter.tasks()) if output in done else []
+    tasks = cutter.tasks() if output in done else []
     differences = [n for n in numbers if n < output]
     if differences:
         rest = _rest(blend, limits, {n: done[n] for n in differences})
         tasks += (replace(t, key=len(tasks) + i) for i, t in enumerate(rest))
-    each = max((t.projected_bytes for t in tasks), default=0)
-    projected = _base_bytes(blend) + min(limits.workers, len(tasks)) * (each + limits.worker_bytes)
-    require_room(limits, projected, blend.inventory.uri)
+    least = _projected(blend, limits, tasks)
+    require_room(limits, least, blend.inventory.uri)
+    spare = None if limits.memory_bytes is None else (limits.memory_bytes - least) // limits.workers
+    tasks = keep(tasks, spare)
+    projected = _projected(blend, limits, tasks)
     plans = [
         without_tasks(s, blend.pairings[n].matches if n < output else _measured(blend), projected)
         for n, s in zip(numbers, subjects, strict=True)
@@ -143,6 +146,11 @@ def _rest(blend: Blend, limits: Limits, covered: Mapping[int, Covered]) -> tuple
     if blend.itself:
         return plan_scan(blend.operands[0], Selection(), limits, covered[0]).tasks
     return plan_delta([blend.pairings[n] for n in covered], limits, list(covered.values())).tasks
+
+
+def _projected(blend: Blend, limits: Limits, tasks: Sequence[Task]) -> int:
+    each = max((t.projected_bytes for t in tasks), default=0)
+    return _base_bytes(blend) + min(limits.workers, len(tasks)) * (each + limits.worker_bytes)
 
 
 def _measured(blend: Blend) -> list[int]:
@@ -193,18 +201,21 @@ class _Cutter:
             if ordinal is not None
         )
 
-    def tasks(self) -> Iterator[Task]:
-        """The tasks of all tensors."""
+    def tasks(self) -> list[Task]:
+        """The tasks of all tensors; those that are larger than others come first, lest one ends alone."""
+        made = sorted(self._tasks(), key=lambda task: -max(task.nbytes, self._fitted.task_bytes))
+        return [replace(task, key=key) for key, task in enumerate(made)]
+
+    def _tasks(self) -> Iterator[Task]:
         group: list[_Cut] = []
-        key = 0
         for cut in self._cuts():
             size = sum(c.nbytes for c in group) + cut.nbytes
             if group and (size > self._fitted.task_bytes or sum(c.count for c in group) >= MOST_CHUNKS):
-                yield self._task(key, group)
-                group, key = [], key + 1
+                yield self._task(group)
+                group = []
             group.append(cut)
         if group:
-            yield self._task(key, group)
+            yield self._task(group)
 
     def _cuts(self) -> Iterator[_Cut]:
         done = self._covered[self._output]
@@ -244,6 +255,7 @@ class _Cutter:
     def _whole(self, ordinal: int, recipe: Recipe) -> _Cut:
         """A whole tensor, with what must be counted first."""
         cut = self._cut(ordinal, recipe, (0, recipe.fate.tensor.elements))
+        cut = replace(cut, merge=replace(cut.merge, kept=True))
         if recipe.counted or not _COUNTED & self._blend.needs:
             return cut
         models = len(self._blend.roles.models)
@@ -307,10 +319,10 @@ class _Cutter:
         )
         return _Cut(merge, chunks)
 
-    def _task(self, key: int, group: Sequence[_Cut]) -> Task:
+    def _task(self, group: Sequence[_Cut]) -> Task:
         chunks = [[c for cut in group for c in cut.chunks[n]] for n in range(len(self._blend.operands))]
         operands = tuple(
-            operand_task(key, checkpoint, own, self._fitted, passing=self._passing)
+            operand_task(0, checkpoint, own, self._fitted, passing=self._passing)
             for checkpoint, own in zip(self._blend.operands, chunks, strict=True)
         )
         merges = tuple(cut.merge for cut in group)
@@ -318,7 +330,7 @@ class _Cutter:
         written = COUNTER_BYTES["f32"] + RESULT_BYTES * sum(len(m.ordinals) for m in merges) // 8
         memory = sum(o.projected_bytes for o in operands) + counted + written + _FLOATS_BYTES
         block = max(o.block_bytes for o in operands)
-        return Task(key, (), (), block, memory, operands=operands, merges=merges)
+        return Task(0, (), (), block, memory, operands=operands, merges=merges)
 
 
 def _segments(fate: Fate, span: Span, operands: int) -> Iterator[tuple[int, int, Sequence[int | None]]]:

@@ -27,7 +27,9 @@ def locate(sketch: Sketch, rank: int) -> tuple[int, int]:
         ValueError: there are not so many elements.
     """
     counts = np.zeros(SIGN, np.int64)
-    np.add.at(counts, sketch.codes & np.uint16(SIGN - 1), sketch.n.astype(np.int64))
+    negative = int(np.searchsorted(sketch.codes, np.uint16(SIGN)))
+    counts[sketch.codes[:negative]] = sketch.n[:negative]
+    counts[sketch.codes[negative:] - np.uint16(SIGN)] += sketch.n[negative:].astype(np.int64)
     below = np.cumsum(counts)
     code = int(np.searchsorted(below, rank, side="right"))
     if code == SIGN:
@@ -50,3 +52,25 @@ def magnitude(lows: NDArray[np.int64], code: int, rank: int) -> float:
         return math.inf
     half = int(np.searchsorted(np.cumsum(lows), rank, side="right"))
     return float(np.array([code << 16 | half], np.uint32).view(np.float32)[0])
+
+
+def number_of(sketch: Sketch, code: int) -> int:
+    """How many elements of a sketch of 32-bit floats have a magnitude's code."""
+    return int(sketch.n[sketch.codes & np.uint16(SIGN - 1) == code].sum())
+
+
+def is_largest(sketch: Sketch, code: int, rank: int) -> bool:
+    """Whether a magnitude that `locate` found is the largest, and finite.
+
+    Args:
+        sketch: of 32-bit floats.
+        code: of the magnitude.
+        rank: among those of the code.
+    """
+    last = int((sketch.codes & np.uint16(SIGN - 1)).max())
+    return code < _INFINITE and code == last and rank == number_of(sketch, code) - 1
+
+
+def largest(sketch: Sketch) -> float:
+    """The largest finite magnitude; not of a sketch without finite elements."""
+    return max(-sketch.minimum, sketch.maximum)

@@ -26,7 +26,7 @@ class BlockReader:
     def __init__(self, *, beside: bool = False) -> None:
         self._beside = beside
         self._own: tuple[Ahead, Buffers] | None = None
-        self._buffer = bytearray()
+        self._buffer = np.empty(0, np.uint8)  # numpy asks for huge pages, where it is large
         self._whole = bytearray()
 
     def read(self, task: Task) -> Iterator[tuple[Chunk, Iterator[Block]]]:
@@ -43,7 +43,7 @@ class BlockReader:
             FormatError: a file is unreadable, too short, or not the one that was planned.
         """
         if len(self._buffer) < task.block_bytes:
-            self._buffer = bytearray(task.block_bytes)
+            self._buffer = np.empty(task.block_bytes, np.uint8)
         stored = self._near(task) if task.ahead is None else _far(task, self._buffers(task.ahead))
         for chunk in task.chunks:
             yield chunk, self._elements(chunk, task, stored)
@@ -100,7 +100,7 @@ class BlockReader:
                 reader.require(task.files[current])
 
     def _blocks(self, reader: Reader, chunk: Chunk, task: Task) -> Iterator[memoryview]:
-        view = memoryview(self._buffer)
+        view = memoryview(self._buffer.data)
         for start in range(0, chunk.nbytes, task.block_bytes):
             part = view[: min(task.block_bytes, chunk.nbytes - start)]
             reader.read_into(part, chunk.offset + start)

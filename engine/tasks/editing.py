@@ -23,7 +23,7 @@ from engine.sketch import Counter, Sketch
 from engine.statistics.distribution import distribution
 from engine.statistics.moments import moments
 from engine.tasks.delta import Subtraction
-from engine.tasks.measuring import Read
+from engine.tasks.measuring import Passes
 from engine.tasks.merge import Found, Manner, MergeBody
 from engine.tasks.sinks import CountSink
 from engine.tasks.tally import Note, Tally
@@ -66,12 +66,12 @@ class EditBody(MergeBody):
             if one.arguments is None:
                 yield from (replace(part, tensor=o) for o in one.measured if o is not None)
 
-    def _band(self, one: Merge, blocks: Read) -> tuple[dict[str, Any], list[Sketch]]:
+    def _band(self, one: Merge, blocks: Passes) -> tuple[dict[str, Any], list[Sketch]]:
         """Count a whole tensor, or its difference from the base, and find the interval."""
         sketch = self._observe(one.into.dtype, blocks)
         return {"band": band_of(self._change, sketch)}, [sketch]
 
-    def _observe(self, dtype: str, blocks: Read) -> Sketch:
+    def _observe(self, dtype: str, blocks: Passes) -> Sketch:
         if self._base is None:
             counter = self._counting.pop(dtype, None) or Counter(DTYPES[dtype])  # comes back if all goes well
             for _, elements in blocks(None):

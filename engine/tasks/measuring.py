@@ -4,70 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.kernels import lows
 from engine.merge_methods.registry import Method
 from engine.merge_methods.wholes import SPAN, InnerProducts
 from engine.nouns.merging import Need, Roles
-from engine.nouns.tasks import Merge, Sought
-from engine.sketch import Sketch
+from engine.nouns.tasks import Merge
+from engine.sketch import Near, Sketch
 from engine.statistics.distribution import distribution
-from engine.statistics.magnitudes import locate, magnitude
+from engine.statistics.magnitudes import locate
 from engine.statistics.moments import moments
+from engine.tasks.bands import Band, BandSink, ends_of, guess, room_for
 from engine.tasks.delta import Subtraction
+from engine.tasks.lockstep import Elements
 from engine.tasks.sinks import CountSink, Sink
 from engine.tasks.together import Blocks, widened
 
-Read = Callable[[int | None], Iterator[Blocks]]
-Measure = Callable[[Merge, Read], tuple[dict[str, Any], list[Sketch]]]
+
+class Passes(Protocol):
+    """Reads all elements of a merge, as often as is wanted."""
+
+    def __call__(self, unit: int | None) -> Iterator[Blocks]:
+        """Go through them once, cut at multiples of a unit."""
+        ...
+
+    def held(self) -> list[Elements] | None:
+        """All elements of every operand, if they are kept in memory."""
+        ...
 
 
-class BandSink:
-    """Finds the magnitudes at the ends of a band; see `Sink`.
-
-    Args:
-        band: where they lie; None where nothing is kept.
-    """
-
-    def __init__(self, band: tuple[Sought, Sought] | None) -> None:
-        self._band = band
-        codes = [np.uint32(code) for code, _ in band] if band else [np.uint32(0)] * 2
-        self._first, self._second = codes
-        self._lows = np.zeros((2, 1 << 16) if band else (2, 0), np.int64)
-
-    def begin(self, ordinal: int) -> None:
-        """See `Sink`."""
-
-    def add(self, patterns: NDArray[np.uint32]) -> None:
-        """See `Sink`."""
-        if self._band:
-            lows.count_lows(patterns, self._first, self._second, self._lows)
-
-    def add_bf16_differences(self, tuned: NDArray[np.uint16], base: NDArray[np.uint16]) -> None:
-        """See `Sink`."""
-        if self._band:
-            lows.count_bf16_lows(tuned, base, self._first, self._second, self._lows)
-
-    def add_zeros(self, count: int) -> None:
-        """See `Sink`."""
-        if self._band is None:
-            return
-        if self._first == 0:
-            self._lows[0, 0] += count
-        elif self._second == 0:
-            self._lows[1, 0] += count
-
-    def take(self) -> tuple[float, float]:
-        """The two magnitudes, infinite where nothing is kept."""
-        if self._band is None:
-            return math.inf, math.inf
-        (first, low), (second, high) = self._band
-        own = self._lows[0 if first == second else 1]
-        return magnitude(self._lows[0], first, low), magnitude(own, second, high)
+Measure = Callable[[Merge, Passes], tuple[dict[str, Any], list[Sketch]]]
 
 
 class Measurer:
@@ -82,56 +50,80 @@ class Measurer:
     def __init__(self, method: Method, roles: Roles, *, wide: bool) -> None:
         self._method, self._roles, self._wide = method, roles, wide
         self._counting: list[CountSink] = []
+        self._rooms = [np.empty(0, np.uint32) for _ in roles.models]
         self._subtract = Subtraction()
 
-    def __call__(self, merge: Merge, blocks: Read) -> tuple[dict[str, Any], list[Sketch]]:
+    def __call__(self, merge: Merge, blocks: Passes) -> tuple[dict[str, Any], list[Sketch]]:
         """Find out what a merge needs.
 
         Args:
             merge: of a whole tensor.
-            blocks: reads all of its elements, cut at multiples of a unit; called once for each pass.
+            blocks: reads all of its elements.
 
         Returns:
             arguments of the method, and the sketches of all differences if they were counted.
         """
         found: dict[str, Any] = {}
-        sketches = self._count(blocks) if merge.measured else []
+        nears = self._guess(merge, blocks)
+        sketches = self._count(blocks, nears) if merge.measured else []
         if sketches and Need.SIGMA in self._method.needs:
             found["sigma"] = tuple(sigma_of(s) for s in sketches)
         if Need.BAND in self._method.needs:
             bands = bands_of(self._method, sketches, merge.arguments or {}) if sketches else merge.bands
             if bands is not None:
-                found["band"] = self._refine(bands, blocks)
+                ends = [ends_of(*each) for each in zip(bands, sketches, nears, strict=False)]
+                found["band"] = self._refine(bands, ends or [None] * len(bands), blocks)
         for need in (Need.INNER, Need.TASK_INNER):
             if need in self._method.needs:
                 found[need.value] = self._multiply(blocks, tasks=need is Need.TASK_INNER)
         return found, sketches
 
-    def _count(self, blocks: Read) -> list[Sketch]:
+    def _guess(self, merge: Merge, blocks: Passes) -> list[Near | None]:
+        """Which magnitudes of each difference are to be kept while they are counted."""
+        count = len(self._roles.models)
+        held = blocks.held() if merge.measured and Need.BAND in self._method.needs else None
+        if held is None:
+            return [None] * count
+        assert self._roles.base is not None
+        base, size = held[self._roles.base], held[0].patterns.size
+        ranks = self._method.ranks_of(size, count, merge.arguments or {})
+        self._rooms = [
+            r if r.size >= room_for(size) else np.empty(room_for(size), np.uint32) for r in self._rooms
+        ]
+        return [
+            None if rank is None else guess(held[number], base, rank[0], room)
+            for number, rank, room in zip(self._roles.models, ranks, self._rooms, strict=True)
+        ]
+
+    def _count(self, blocks: Passes, nears: Sequence[Near | None]) -> list[Sketch]:
         sinks, self._counting = self._counting, []  # come back only when all went well
         while len(sinks) < len(self._roles.models):
             sinks.append(CountSink())
+        for sink, near in zip(sinks, nears, strict=True):
+            sink.keep(near)
         self._subtract_all(blocks, sinks)
         self._counting = sinks
-        return [sink.take() for sink in sinks[: len(self._roles.models)]]
+        return [sink.take() for sink in sinks]
 
     def _refine(
-        self, bands: Sequence[tuple[Sought, Sought] | None], blocks: Read
+        self, bands: Sequence[Band], ends: Sequence[tuple[float, float] | None], blocks: Passes
     ) -> tuple[tuple[float, float], ...]:
-        sinks = [BandSink(band) for band in bands]
-        if any(band is not None for band in bands):
-            self._subtract_all(blocks, sinks)
-        return tuple(sink.take() for sink in sinks)
+        """The ends of all bands; those that are not known are looked for."""
+        sinks = {n: BandSink(bands[n]) for n, known in enumerate(ends) if known is None}
+        if sinks:
+            self._subtract_all(blocks, [sinks.get(n) for n in range(len(bands))])
+        return tuple(known or sinks[n].take() for n, known in enumerate(ends))
 
-    def _subtract_all(self, blocks: Read, sinks: Sequence[Sink[Any]]) -> None:
+    def _subtract_all(self, blocks: Passes, sinks: Sequence[Sink[Any] | None]) -> None:
         base = self._roles.base
         assert base is not None
         for _, elements in blocks(None):
-            for number, sink in zip(self._roles.models, sinks, strict=False):
-                self._subtract(elements[number], elements[base], sink)
+            for number, sink in zip(self._roles.models, sinks, strict=True):
+                if sink is not None:
+                    self._subtract(elements[number], elements[base], sink)
             self._subtract.forget()
 
-    def _multiply(self, blocks: Read, *, tasks: bool) -> Any:
+    def _multiply(self, blocks: Passes, *, tasks: bool) -> Any:
         """Inner products of the operands, or of the task vectors."""
         base, models = self._roles.base, self._roles.models
         assert base is not None
@@ -149,17 +141,13 @@ def sigma_of(sketch: Sketch) -> float:
     return 0.0 if math.isnan(std) else std
 
 
-def bands_of(
-    method: Method, sketches: Sequence[Sketch], parameters: dict[str, Any]
-) -> tuple[tuple[Sought, Sought] | None, ...]:
+def bands_of(method: Method, sketches: Sequence[Sketch], parameters: dict[str, Any]) -> tuple[Band, ...]:
     """Where the ends of each model's band lie; see `band_of`."""
     count = len(sketches)
     return tuple(band_of(method, n, count, sketch, parameters) for n, sketch in enumerate(sketches))
 
 
-def band_of(
-    method: Method, number: int, count: int, sketch: Sketch, parameters: dict[str, Any]
-) -> tuple[Sought, Sought] | None:
+def band_of(method: Method, number: int, count: int, sketch: Sketch, parameters: dict[str, Any]) -> Band:
     """Where the ends of a model's band lie; None where nothing is kept.
 
     Args:

@@ -20,7 +20,8 @@ from engine.statistics.refinement import Refinement
 from engine.tasks.blocks import BlockReader
 from engine.tasks.count import CountBody
 from engine.tasks.folding import FoldBody
-from engine.tasks.lockstep import Operand
+from engine.tasks.keeping import Kept, at_once, is_plain
+from engine.tasks.lockstep import Elements, Operand
 from engine.tasks.measuring import Measure, Measurer
 from engine.tasks.together import BLOCK, Blocks, Together, stored
 from engine.tasks.writing import Files
@@ -57,6 +58,7 @@ class MergeBody:
         self._readers: list[BlockReader] = []
         self._counters: dict[str, Counter] = {}
         self._out = np.empty(0, np.uint8)
+        self._kept = Kept()
         self._count: CountBody | None = None
         self._fold: FoldBody | None = None
 
@@ -92,7 +94,7 @@ class MergeBody:
         """Each merge with what reads it; several times where something must be found out first."""
         if any(map(self._is_measured, task.merges)):
             for one, own in zip(task.merges, _own_tasks(task), strict=True):
-                yield one, _Again(self._readers, own, one)
+                yield one, _Again(self._readers, own, one, self._kept)
             return
         at_once = _Once(self._readers, task)
         for one in task.merges:
@@ -178,10 +180,13 @@ class _Once:
 
 
 class _Again:
-    """Reads one merge, as often as is wanted."""
+    """Goes through one merge as often as is wanted: reads it every time, or once, where it may be kept."""
 
-    def __init__(self, readers: Sequence[BlockReader], operands: Sequence[Task], one: Merge) -> None:
+    def __init__(
+        self, readers: Sequence[BlockReader], operands: Sequence[Task], one: Merge, kept: Kept
+    ) -> None:
         self._readers, self._operands, self._one = readers, operands, one
+        self._kept, self._is_kept = kept, False
 
     def __call__(self, unit: int | None) -> Iterator[Blocks]:
         """All blocks, for a pass before the last."""
@@ -190,9 +195,35 @@ class _Again:
 
     def steps(self, unit: int | None, *, last: bool = True) -> Iterator[tuple[Step, int, list[Any]]]:
         """All blocks of the merge; before the last time the kernel had better keep what was read."""
-        tasks = [o if last else replace(o, passing=False) for o in self._operands]
-        operands = [Operand(r, o) for r, o in zip(self._readers, tasks, strict=False)]
-        together = Together(operands)
+        if not self._one.kept:
+            tasks = [o if last else replace(o, passing=False) for o in self._operands]
+            yield from self._read(self._together(tasks), unit)
+            return
+        step = self._one.steps[0]
+        if not self._is_kept:
+            self._keep(step)
+        for start, elements in self._kept.blocks(unit):
+            yield step, start, elements
+
+    def held(self) -> list[Elements] | None:
+        """All elements of every operand, if they are kept in memory."""
+        if not self._one.kept:
+            return None
+        if not self._is_kept:
+            self._keep(self._one.steps[0])
+        return self._kept.held
+
+    def _keep(self, step: Step) -> None:
+        plain = not step.gathered and all(map(is_plain, self._operands))
+        together = self._together([at_once(o) for o in self._operands] if plain else self._operands)
+        self._kept.fill(together.blocks(step, step.elements), step.elements, steady=plain)
+        together.finish()
+        self._is_kept = True
+
+    def _together(self, tasks: Sequence[Task]) -> Together:
+        return Together([Operand(r, o) for r, o in zip(self._readers, tasks, strict=False)])
+
+    def _read(self, together: Together, unit: int | None) -> Iterator[tuple[Step, int, list[Any]]]:
         for step in self._one.steps:
             for start, elements in together.blocks(step, unit):
                 yield step, start, elements

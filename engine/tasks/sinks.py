@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from engine.kernels import cpu
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Task
-from engine.sketch import Counter, Sketch
+from engine.sketch import Counter, Near, Sketch
 from engine.statistics.refinement import Refinement
 from engine.tasks.refine import RefineTables
 
@@ -46,6 +46,10 @@ class CountSink:
 
     def __init__(self) -> None:
         self._counter = Counter(DTYPES["F32"])
+
+    def keep(self, near: Near | None) -> None:
+        """Keep the magnitudes of a range while they are counted, until the sketch is taken."""
+        self._counter.near = near
 
     def begin(self, ordinal: int) -> None:
         """See `Sink`."""

@@ -34,6 +34,7 @@ class Inputs:
         text: the configuration as it was written.
         rows: which rows for tokens belong together; None where they are all in their places.
         tables: how many rows for tokens each operand has.
+        layers: how many layers the first operand has.
     """
 
     recipe: MergeRecipe
@@ -43,12 +44,7 @@ class Inputs:
     text: str
     rows: RowMap | None
     tables: tuple[int, ...]
-
-    @property
-    def layers(self) -> int:
-        """How many layers the first has."""
-        found = (place(t.name).layer for t in self.operands[0].tensors)
-        return 1 + max((layer for layer in found if layer is not None), default=-1)
+    layers: int
 
     def fates(self) -> list[Fate]:
         """What becomes of every tensor; see `decide`."""
@@ -94,7 +90,13 @@ def open_inputs(config: str | Path | Mapping[str, Any]) -> Inputs:
         text=dump_yaml(data),
         rows=_rows(tables, recipe.tokenizer),
         tables=tuple(table.rows for table in tables),
+        layers=_layers(next(iter(operands.values()))),
     )
+
+
+def _layers(checkpoint: Checkpoint) -> int:
+    found = (place(t.name).layer for t in checkpoint.tensors)
+    return 1 + max((layer for layer in found if layer is not None), default=-1)
 
 
 def address_of(model: str) -> str:
