@@ -61,6 +61,8 @@ class Distribution:
 
 def join(*parts: Distribution) -> Distribution:
     """Put distributions of one origin behind each other; their cells must already be in order."""
+    if len(parts) == 1:
+        return parts[0]
     arrays: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
     return replace(parts[0], **arrays, known=all(p.known for p in parts))
 

@@ -111,12 +111,10 @@ def guess(tuned: Elements, base: Elements, rank: int, found: NDArray[np.uint32])
     size = tuned.patterns.size
     if size < _SMALL:
         return None
-    sample = np.sort(_sampled(tuned, base))
-    place = rank / size
-    low, high = (
-        int(sample[int(np.clip((place + doubt) * sample.size, 0, sample.size - 1))] >> np.uint32(16))
-        for doubt in (-_DOUBT, _DOUBT)
-    )
+    sample = _sampled(tuned, base)
+    places = [rank / size - _DOUBT, rank / size + _DOUBT]
+    ends = np.clip([int(place * sample.size) for place in places], 0, sample.size - 1)
+    low, high = (int(pattern >> 16) for pattern in np.partition(sample, ends)[ends])
     if low == 0 or high >= INFINITE:
         return None
     return Near(low, high + 1, found[: size // _SHARE])

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from engine.errors import TaskError
 from engine.nouns.tasks import Into
 
+_EXTENT = 4 << 20  # bytes that the disk is given at once
+
 
 class Files:
     """Files that a task writes to, one open at a time."""
@@ -19,6 +21,7 @@ class Files:
     def __init__(self) -> None:
         self._path: str | None = None
         self._descriptor = -1
+        self._begun = self._done = 0  # what was written last, one block behind the other
 
     def __enter__(self) -> Self:
         return self
@@ -46,26 +49,31 @@ class Files:
                 self._descriptor, self._path = os.open(path, os.O_WRONLY | os.O_CLOEXEC), path
             if _is_nothing(data):
                 return
-            rest, begin = memoryview(data.data), offset
+            rest = memoryview(data.data)
+            if offset != self._done or offset - self._begun >= _EXTENT:
+                self._let_go()
+                self._begun = offset
             while rest:
                 written = os.pwrite(self._descriptor, rest, offset)
                 offset += written
                 rest = rest[written:]
-            _let_go(self._descriptor, begin, offset - begin)
+            self._done = offset
         except OSError as error:
             message = f"could not be written: {error.strerror}"
             raise TaskError(message, file=path, tensor=into.name) from error
 
+    def _let_go(self) -> None:
+        """Have the disk begin to write now: less is left to wait for at the end."""
+        if self._done > self._begun and hasattr(os, "posix_fadvise"):
+            size = self._done - self._begun
+            os.posix_fadvise(self._descriptor, self._begun, size, os.POSIX_FADV_DONTNEED)
+        self._begun = self._done
+
     def _close(self) -> None:
         if self._path is not None:
+            self._let_go()
             os.close(self._descriptor)
             self._path = None
-
-
-def _let_go(descriptor: int, start: int, nbytes: int) -> None:
-    """Have the disk begin to write now: less is left to wait for at the end."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, start, nbytes, os.POSIX_FADV_DONTNEED)
 
 
 def _is_nothing(data: NDArray[np.uint8]) -> bool:
