@@ -19,7 +19,7 @@ _8, _16, _32, _40, _48, _56 = (np.uint64(s) for s in (8, 16, 32, 40, 48, 56))
 _BYTE, _HALF = np.uint64(0xFF), np.uint64(0xFFFF)
 _COUNT = np.uint64(1 << COUNT_SHIFT)
 _SIXTEEN = np.uint32(16)
-_MAGNITUDE, _LOW = np.uint32(0x7FFFFFFF), np.uint32(0xFFFF)
+_MAGNITUDE, _LOW, _NOTHING, _FAR = (np.uint32(s) for s in (0x7FFFFFFF, 0xFFFF, 0, 0xFFFFFFFF))
 _QUIET_NAN = np.uint32(0x7FC00000)
 
 
@@ -222,11 +222,26 @@ def keep_near(patterns: Any, low: Any, width: Any, found: Any, kept: Any) -> Any
     """
     if kept < 0 or kept + patterns.size > found.size:
         return -1
-    for i in range(patterns.size):  # without a branch: each is put behind those that were kept
-        size = patterns[i] & _MAGNITUDE
-        found[kept] = size
-        kept += (np.uint32(size - low) < width) & (size & _LOW != 0)
+    for start in range(0, patterns.size, 64):
+        some = patterns[start : start + 64]
+        if _nearest(some, low) < width:  # few are
+            for i in range(some.size):
+                size = some[i] & _MAGNITUDE
+                if np.uint32(size - low) < width and size & _LOW:
+                    found[kept] = size
+                    kept += 1
     return kept
+
+
+@njit(nogil=True, cache=True)
+def _nearest(patterns: Any, low: Any) -> Any:
+    """How far above a pattern the next magnitude with a low half is; a loop that is compiled to vectors."""
+    best = _FAR
+    for i in range(patterns.size):
+        size = patterns[i] & _MAGNITUDE
+        above = np.uint32(size - low)
+        best = min(best, above if (size & _LOW) != _NOTHING else _FAR)
+    return best
 
 
 @njit(nogil=True, cache=True)

@@ -3,8 +3,8 @@
     out = round(W + (f(W_1 - W) + f(W_2 - W) + ... + f(W_n - W)))
 
 Every operation is one IEEE float32 operation, and the sum goes from left to right, as on a GPU
-(`engine.kernels.cuda.merging`). `round` is that of `floats`. A strip of elements, with what was added up so
-far, stays in the first-level cache while the models come one after the other.
+(`engine.kernels.cuda.merging`). `round` is that of `floats`. Of more than two models, a strip of elements,
+with what was added up so far, stays in the first-level cache while they come one after the other.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ def weighted(base: Any, models: Any, factors: Any, out: Any) -> None:
         factors: (n,) float32.
         out: (m,) uint16, int16 or float32.
     """
+    if len(models) == 2:
+        _weighted_pair(base, models[0], models[1], factors, out)
+        return
     start, total = np.empty(STRIP, np.float32), np.empty(STRIP, np.float32)
     last = len(models) - 1
     for first in range(0, out.size, STRIP):
@@ -42,6 +45,17 @@ def weighted(base: Any, models: Any, factors: Any, out: Any) -> None:
         for k in range(1, last):
             _next_weighted(models[k][first:stop], factors[k], start, total)
         _last_weighted(models[last][first:stop], factors[last], start, total, merged)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _weighted_pair(base: Any, model: Any, other: Any, factors: Any, out: Any) -> None:
+    """The same of two models, with every step of an element in registers."""
+    factor, second = factors[0], factors[1]
+    for j in range(out.size):
+        b = value(base[j])
+        total = (value(model[j]) - b) * factor
+        total += (value(other[j]) - b) * second
+        put(out, j, b + total)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -82,6 +96,9 @@ def outliers(base: Any, models: Any, limit: Any, out: Any) -> None:
         limit: float32.
         out: as for `weighted`.
     """
+    if len(models) == 2:
+        _outliers_pair(base, models[0], models[1], limit, out)
+        return
     start, total = np.empty(STRIP, np.float32), np.empty(STRIP, np.float32)
     count, last = len(models), len(models) - 1
     halves = count & last == 0  # multiplying by a power of two rounds like dividing, and is faster
@@ -96,6 +113,18 @@ def outliers(base: Any, models: Any, limit: Any, out: Any) -> None:
         for k in range(1, last):
             _next_outliers(models[k][first:stop], limit, halves, share, start, total)
         _last_outliers(models[last][first:stop], limit, halves, share, start, total, merged)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _outliers_pair(base: Any, model: Any, other: Any, limit: Any, out: Any) -> None:
+    """The same of two models, with every step of an element in registers."""
+    half = np.float32(0.5)
+    for j in range(out.size):
+        b = value(base[j])
+        d, e = value(model[j]) - b, value(other[j]) - b
+        total = d * half if abs(d) <= limit else d
+        total += e * half if abs(e) <= limit else e
+        put(out, j, b + total)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
