@@ -398,8 +398,8 @@ def test_a_job_on_a_cluster_ends_well_or_says_why_not(address, tmp_path):
     ran = gaussmeter("job", good, "--submit", address)
     assert ran.code == 0, ran.err
     assert "1 checkpoint: 1 scanned" in ran.out
-    assert ran.err.splitlines()[-1].endswith(": SUCCEEDED")
     number = ran.err.split(":")[0]
+    assert ran.err == f"{number}: submitted\n{number}: SUCCEEDED\n"
     assert gaussmeter("job", "--submit", address, "--status", number).out == "SUCCEEDED\n"
     assert rows(tmp_path / "w.duckdb", "SELECT count(*) FROM subjects WHERE status = 'complete'") == [(1,)]
 
