@@ -38,7 +38,7 @@ demo: .venv/demo
 	$(BIN)/gaussmeter paper table1 -w $(DEMO)
 	@echo
 	@echo "Next, for example:"
-	@echo "  export PATH=\$$PWD/$(BIN):\$$PATH GAUSSMETER_WAREHOUSE=$(DEMO)"
+	@echo "  export PATH=\$$PWD/$(BIN):\$$PATH GAUSSMETER_WAREHOUSE=\$$PWD/$(DEMO)"
 	@echo "  gaussmeter sql heaviest_tails                  # or any SQL; --list shows the named queries"
 	@echo "  gaussmeter show all-MiniLM-L6-v2 --by tensor"
 	@echo "  gaussmeter scan PATH-OF-YOUR-CHECKPOINT"

@@ -59,7 +59,8 @@ def blocks_of(page: Path) -> list[Block]:
         language, _, more = match[1].partition(" ")
         assert more in ("", "varies"), f"{page.name}: what is {match[1]!r}?"
         found.append(Block(language, more == "varies", match[2], text[: match.start()].count("\n") + 1))
-    assert 2 * len(found) == sum(line.lstrip().startswith("```") for line in text.splitlines())
+    fences = sum(line.lstrip().startswith("```") for line in text.splitlines())
+    assert fences == 2 * len(found), f"{page.name}: a block is not closed, or stands within a list"
     return found
 
 

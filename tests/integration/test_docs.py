@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import ConfigError
+from tests.builders import write
 from tests.integration.documents import Session, blocks_of, demo_model, links_of, places_of, sayings, written
 from tests.integration.helpers import ROOT, environment, gaussmeter, made, rows
 
@@ -111,3 +113,34 @@ def test_what_it_says_is_what_it_says():
     assert len(messages) == table.count("\n| ") - 1 >= 15
     said = sayings()
     assert [message for message in messages if message not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("```ruby\nputs 1\n```\n", "nobody knows what to do with a block of 'ruby'"),
+        ("```bash\necho 1\n```\n```text\n2\n```\n", "is not"),
+        ("```bash\necho 1 a\n```\n```text varies\n2 b\n```\n", "is not"),
+        ("```bash\nfalse\n```\n", "false"),
+        ("```text\n1\n```\n", "says what the block before it printed"),
+        ("```python\nassert 1 == 2, 'no'\n```\n", "no"),
+        ("```yaml\njob: scan\n```\n", "the first line of a configuration is its file's name"),
+        ("```yaml\n# a.yaml\njob: scan\n```\n", "checkpoints: is missing"),
+        ("```console\n$ sudo x\n```\n", "nobody knows how to check"),
+        ("```bash\necho 1\n", "a block is not closed"),
+    ],
+)
+def test_a_page_that_is_wrong_fails(tmp_path, text, wrong):
+    page = write(tmp_path / "page.md", text.encode())
+    with pytest.raises((AssertionError, ConfigError), match=re.escape(wrong)):
+        Session(tmp_path).read(page)
+
+
+def test_a_page_may_leave_out_lines_and_numbers_that_vary(tmp_path):
+    text = "```bash\nseq 9; echo 0.5 s, 3 rows\n```\n```text\n1\n...\n8 ...\n9\n0.7 s, 3 rows\n```\n"
+    page = write(tmp_path / "page.md", text.encode())
+    session = Session(tmp_path)
+    session.read(page)
+    page.write_text(text.replace("text\n", "text varies\n").replace("3 rows\n```\n", "4 rows\n```\n"))
+    session.read(page)
+    assert session.done == 4
