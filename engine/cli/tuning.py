@@ -69,6 +69,6 @@ def print_tune(report: TuneReport, form: Format, *, quiet: bool) -> None:
             took = f"{run.steps:,} updates in {run.seconds:.1f} s" if run.seconds else ""
             text = f"{run.status:<9} {run.name:<{width}} {score}  {took}  {run.reason}"
             say(printable(text.rstrip()) + "\n")
-        say(f"{len(report.runs):,} runs in {report.seconds:.1f} s\n")
+        say(f"{len(report.runs):,} run{'s' * (len(report.runs) != 1)} in {report.seconds:.1f} s\n")
     if not report.complete:
         raise typer.Exit(_FAILED)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _KEY = "gaussmeter"
 _FINAL = ("STOPPED", "SUCCEEDED", "FAILED")
 _POLL_SECONDS = 1.0
+_TALKATIVE = ("ray", "ray.dashboard", "ray.dashboard.modules.dashboard_sdk")
+"""Loggers with a level of their own, which say what is uploaded; that is not for users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,7 @@ class RayJobs:
             self._client: JobSubmissionClient = JobSubmissionClient(address)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"no Ray cluster answers there: {first_line(error)}", file=address) from error
-        for name in (
-            "ray",
-            "ray.dashboard",
-        ):  # what it uploads is not for users; the client has set them anew
+        for name in _TALKATIVE:  # here, because the client has set them anew
             logging.getLogger(name).setLevel(logging.WARNING)
 
     def submit(self, command: str, folder: Path, name: str) -> str:

@@ -93,7 +93,7 @@ def decide(
 def _extra(operands: Sequence[Checkpoint], number: int, ordinal: int) -> Fate:
     tensor = operands[number].tensors[ordinal]
     sources = tuple(ordinal if n == number else None for n in range(len(operands)))
-    return Fate(tensor, "refused", sources, f"{operands[0].uri} has no such tensor")
+    return Fate(tensor, "refused", sources, f"{operands[number].uri} has it, {operands[0].uri} does not")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,13 @@ parents AS (  -- the base comes first, unless it is not in the warehouse
         SELECT position = 1 AND (known > 1 OR d.kind = 'adapter' OR p.uri IS DISTINCT FROM tuned_uri) AS is_base
     )
     GROUP BY d.subject_id
+),
+places AS (  -- a model that was wrapped to be tuned has other names; a matrix is then known by its place
+    SELECT subject_id, part, layer, module, any_value(std) AS std
+    FROM tensor_stats
+    WHERE is_matrix AND subject_id IN (SELECT base_id FROM parents)
+    GROUP BY ALL
+    HAVING count(*) = 1
 )
 SELECT
     t.subject_id,
@@ -55,9 +62,11 @@ SELECT
     t.ratio_3s,
     t.skewness_3s,
     t.kurtosis_3s,
-    t.std / nullif(b.std, 0) AS relative_std,
+    t.std / nullif(coalesce(b.std, m.std), 0) AS relative_std,
     t.reason
 FROM tensor_stats t
 JOIN derived d USING (subject_id)
 LEFT JOIN parents p USING (subject_id)
-LEFT JOIN tensor_stats b ON b.subject_id = p.base_id AND b.name = t.name;
+LEFT JOIN tensor_stats b ON b.subject_id = p.base_id AND b.name = t.name
+LEFT JOIN places m ON m.subject_id = p.base_id AND t.is_matrix AND m.module = t.module
+    AND m.part = t.part AND m.layer IS NOT DISTINCT FROM t.layer;

@@ -203,6 +203,9 @@ class Ran:
         return self.err.removeprefix("gaussmeter: ").rstrip("\n")
 
 
+_STAYING = ("gaussmeter-range", "zarr_io", "asyncio_")
+
+
 def gaussmeter(*words: object, cwd: Path | None = None) -> Ran:
     """Run a command in this process; an exception that the command line does not expect comes out of it."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True) for _ in range(2))
@@ -224,7 +227,7 @@ def gaussmeter(*words: object, cwd: Path | None = None) -> Ran:
         finally:
             app._debug = False
             for thread in set(threading.enumerate()) - set(threads):
-                if not thread.name.startswith("gaussmeter-range"):  # they wait for the next scan
+                if not thread.name.startswith(_STAYING):  # they wait for the next command
                     thread.join(PATIENCE)  # so that what goes wrong there is this test's
             if scipy is None:
                 sys.modules.pop("scipy", None)  # a command keeps its process from loading it

@@ -28,6 +28,7 @@ import yaml
 from engine.config.jobs import load_job
 from tests.builders import write, write_tensors
 from tests.integration.clusters import VARIABLES
+from tests.integration.documents import Session, blocks_of, demo_model
 from tests.integration.helpers import ROOT, environment, gaussmeter, llama, rows
 from tests.integration.merges import weights
 from tests.integration.test_own_adapters import base_model, noise
@@ -398,8 +399,8 @@ def test_a_job_on_a_cluster_ends_well_or_says_why_not(address, tmp_path):
     ran = gaussmeter("job", good, "--submit", address)
     assert ran.code == 0, ran.err
     assert "1 checkpoint: 1 scanned" in ran.out
-    assert ran.err.splitlines()[-1].endswith(": SUCCEEDED")
     number = ran.err.split(":")[0]
+    assert ran.err == f"{number}: submitted\n{number}: SUCCEEDED\n"
     assert gaussmeter("job", "--submit", address, "--status", number).out == "SUCCEEDED\n"
     assert rows(tmp_path / "w.duckdb", "SELECT count(*) FROM subjects WHERE status = 'complete'") == [(1,)]
 
@@ -462,6 +463,48 @@ def test_the_recipe_runs_from_a_checkout_on_a_cluster(address, tmp_path):
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "1 scanned" in ran.stdout
+
+
+def test_the_page_for_operators(address, tmp_path):
+    for name in ("work", "data", "models/cut", "backup"):
+        (tmp_path / name).mkdir(parents=True)
+    model = demo_model()
+    (tmp_path / "models" / "all-MiniLM-L6-v2").symlink_to(model)
+    with (model / "model.safetensors").open("rb") as whole:
+        write(tmp_path / "models" / "cut" / "model.safetensors", whole.read(1 << 20))
+    places = {f"/{name}": str(tmp_path / name) for name in ("data", "models", "backup")}
+    number = "raysubmit_TyhNBWPzV4kKGxQe"
+    page = ROOT / "docs" / "operators.md"
+    assert number in page.read_text(encoding="utf-8")
+    session = Session(
+        tmp_path / "work",
+        {"ray": understood_by_ray, "export": as_in_the_cluster_s_file},
+        places | {"http://127.0.0.1:8265": address},
+        {number: re.compile(r"raysubmit_\w+")},
+    )
+    session.read(page)
+    assert session.done == len(blocks_of(page)) >= 12
+
+
+def understood_by_ray(words: list[str]) -> None:
+    """Ray's command line takes these words; what it would run is one of our commands."""
+    from ray.scripts.scripts import cli
+
+    _, name, *rest = words
+    with contextlib.chdir(ROOT):
+        taken = cli.commands[name].make_context(name, list(rest)).params
+    if name != "start":
+        assert (ROOT / taken["cluster_config_file"]).is_file()
+    if name == "exec":
+        assert f"# {shlex.join(words).replace(shlex.quote(taken['cmd']), repr(taken['cmd']))}" in (
+            ROOT / "cluster.yaml"
+        ).read_text().replace("#   ", "# ")
+        assert taken["cmd"].startswith("cd gaussmeter && gaussmeter job jobs/configs/nightly.yaml ")
+
+
+def as_in_the_cluster_s_file(words: list[str]) -> None:
+    text = (ROOT / "cluster.yaml").read_text()
+    assert all(text.count(word) == 2 for word in words[1:])
 
 
 def test_wrong_words_are_one_sentence(tmp_path):

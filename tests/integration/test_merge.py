@@ -234,7 +234,8 @@ def test_a_tensor_that_only_a_model_has_is_left_out_with_a_reason(tmp_path):
         tmp_path, {A: normal("BF16", 4, 4)}, {A: normal("BF16", 4, 4), "score": normal("BF16", 4)}
     )
     report = engine.merge(config, tmp_path / "out", warehouse=tmp_path / "w.duckdb")
-    assert report.refused == (("score", f"{config['base_model']} has no such tensor"),)
+    (model,) = (m["model"] for m in config["models"])
+    assert report.refused == (("score", f"{model} has it, {config['base_model']} does not"),)
     assert list(weights(tmp_path / "out")) == [A]
 
 

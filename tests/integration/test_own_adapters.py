@@ -164,3 +164,25 @@ def test_wrong_tensors_are_refused(tmp_path):
     (path / "adapter_config.json").write_text(json.dumps(peft))
     with pytest.raises(FormatError, match="is no part of LORA"):
         open_adapter(str(path))
+
+
+def test_sigma_of_a_wrapped_model_s_adapter_is_set_against_the_base_s(tmp_path):
+    base = {
+        f"encoder.layer.{i}.attention.self.query.weight": tensor("BF16", 16, 16, seed=i) for i in range(2)
+    }
+    write_tensors(tmp_path / "base.safetensors", base)
+    engine.scan(tmp_path / "base.safetensors", warehouse=tmp_path / "w.duckdb")
+    scales = {
+        f"{PREFIX}bert.{n.removesuffix('.weight')}.noise_scale": ("F32", patterns_of("F32", [0.5]))
+        for n in base
+    }
+    shapes = {f"bert.{name}": [16, 16] for name in base}
+    write(tmp_path / "a", scales, peft_type="NOISE", noise="gaussian", seed=5, shapes=shapes)
+    engine.delta(tmp_path / "base.safetensors", adapters=[tmp_path / "a"], warehouse=tmp_path / "w.duckdb")
+    found = rows(tmp_path / "w.duckdb", "SELECT name, std, relative_std FROM delta_stats")
+    sigmas = dict(
+        rows(tmp_path / "w.duckdb", "SELECT 'bert.' || name, std FROM tensor_stats WHERE subject_id = 1")
+    )
+    assert sorted(name for name, _, _ in found) == sorted(shapes)
+    for name, std, relative in found:
+        assert relative == pytest.approx(std / sigmas[name], rel=1e-12)

@@ -1,20 +1,15 @@
-"""Every bash and python block of the documents runs, in order, in a folder with `model/` and `tuned/`."""
+"""Every bash and python block of the README runs, in order, in a folder with `model/` and `tuned/`."""
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from safetensors.numpy import save_file
 
 from engine.cli.app import app
+from tests.integration.documents import Session, blocks_of
+from tests.integration.helpers import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
-BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+README = ROOT / "README.md"
 
 
 def make_model(folder: Path, noise: float = 0.0) -> None:
@@ -34,24 +29,18 @@ def make_model(folder: Path, noise: float = 0.0) -> None:
     save_file(tensors, folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
-def test_blocks_run(document: Path, tmp_path: Path) -> None:
+def test_blocks_run(tmp_path: Path) -> None:
     make_model(tmp_path / "model")
     make_model(tmp_path / "tuned", noise=1e-3)
-    blocks = BLOCK.findall(document.read_text(encoding="utf-8"))
-    assert blocks, f"{document.name} has no block to run"
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    environment.pop("GAUSSMETER_WAREHOUSE", None)
-    for language, code in blocks:
-        command = ["bash", "-eu", "-c", code] if language == "bash" else [sys.executable, "-c", code]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    blocks = [block for block in blocks_of(README) if block.language in ("bash", "python")]
+    assert len(blocks) >= 11
+    session = Session(tmp_path)
+    for block in blocks:
+        session.do(block, f"README.md, line {block.line}")
 
 
 def test_every_command_is_in_the_readme() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     listed = [command.name or command.callback.__name__ for command in app.registered_commands]
     assert len(listed) >= 6
     missing = [name for name in listed if f"gaussmeter {name}" not in text]

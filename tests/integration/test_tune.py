@@ -224,6 +224,9 @@ def test_a_dry_run_names_the_runs(places, tmp_path):
     ran = gaussmeter("job", tmp_path / "x.yaml", "--dry-run", "--format", "json", cwd=tmp_path)
     assert len(json.loads(ran.out)["runs"]) == 6
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.yaml"]
+    given |= {"methods": ["head"], "seeds": [0]}
+    ran = gaussmeter("tune", write_config(tmp_path / "x.yaml", given), "--dry-run", cwd=tmp_path)
+    assert ran.out.splitlines()[-1].startswith("1 run in ")
 
 
 # Longer
