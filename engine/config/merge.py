@@ -26,6 +26,7 @@ _REFUSED = {
     "chat_template": "is not read; the base's is carried over",
 }
 _MEMORY_ONLY = "int8_mask"
+_CHANGING = "rescale"  # mergekit's trimming methods all have it; where ours has not, only false says the same
 
 
 def _some(value: Any) -> Any:
@@ -158,7 +159,7 @@ def parse_merge(data: Any, schemas: Mapping[str, Schema], path: str | Path) -> M
         if isinstance(method, str):
             faults.append(f"merge_method: {unknown('method', method[:60], tuple(schemas))}")
         raise refusal(faults or ["merge_method: is missing"], str(path))
-    reader = _Reader(schema, [], [])
+    reader = _Reader(schema, frozenset(p.name for s in schemas.values() for p in s.parameters), [], [])
     shared = reader.read(kept.get("parameters"), "parameters", per_model=False)
     own = reader.read_models(kept.get("models"), kept.get("base_model"), kept.get("parameters"))
     if file is not None:
@@ -184,6 +185,7 @@ class _Reader:
     """Reads parameters by a schema, and collects what is wrong and what is worth a note."""
 
     schema: Schema
+    others: frozenset[str]  # parameters of any method
     faults: list[str]
     notes: list[str]
 
@@ -198,6 +200,10 @@ class _Reader:
             parameter = known.get(name)
             if name == _MEMORY_ONLY and isinstance(given, bool) and not per_model:
                 self.notes.append(f"{at}: changes nothing here; masks take no memory")
+            elif parameter is None and self._is_ignored(name, given):
+                self.notes.append(f"{at}: changes nothing; {self.schema.name} has no such parameter")
+            elif parameter is None and name == _CHANGING:
+                self.faults.append(f"{at}: {self.schema.name} does not rescale what it keeps; leave it out")
             elif parameter is None:
                 self.faults.append(f"{at}: {unknown(f'parameter of {self.schema.name}', name, tuple(known))}")
             elif per_model and not parameter.per_model:
@@ -208,6 +214,10 @@ class _Reader:
                 if value is not None:
                     values[name] = value
         return values
+
+    def _is_ignored(self, name: str, given: Any) -> bool:
+        """Whether it is another method's parameter, which mergekit reads over."""
+        return name in self.others and (name != _CHANGING or given is False)
 
     def read_models(self, raw: Any, base: Any, shared: Any) -> list[dict[str, Value]]:
         """Read what every model but the base has of its own."""

@@ -15,6 +15,8 @@ from engine.plan.limits import Selection
 from engine.plan.pairing import by_name
 
 Change = Module | Saved
+LACKING = "the base has no such tensor"
+"""Why a whole tensor is not compared: a new head, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def _why_not_saved(own: TensorInfo, there: TensorInfo | None, *, with_base: bool
     if not with_base:
         return "a whole tensor: its dW needs the base"
     if there is None:
-        return "the base has no such tensor"
+        return LACKING
     if why := _why_no_floats(there):
         return f"the base's tensor is {why}"
     if own.shape != there.shape:

@@ -10,7 +10,7 @@ from engine.merge_methods.apply import OUTPUTS
 from engine.nouns.merging import Roles
 from engine.nouns.records import Checkpoint
 from engine.nouns.tasks import Into
-from engine.plan.adapters import Stock
+from engine.plan.adapters import LACKING, Stock
 from engine.plan.fates import Fate, decide
 from engine.plan.limits import Limits, require_room
 from engine.plan.merge import Blend, Recipe, plan_merge
@@ -42,16 +42,22 @@ class Folding:
 def fates_of(stock: Stock, base: Checkpoint) -> list[Fate]:
     """What becomes of every tensor of the base: `merged` where the adapter changes it, `copied` elsewhere.
 
+    A whole tensor that the base lacks, such as the head of a task, has no place in it: it is `refused`, which
+    means left out.
+
     Raises:
-        FormatError: something of the adapter cannot be folded in.
+        FormatError: something else of the adapter cannot be folded in, or nothing can.
     """
-    left_out = [t for i, t in enumerate(stock.inventory.tensors) if i not in stock.places]
-    if left_out:
-        first = left_out[0]
-        message = f"{len(left_out):,} of its tensors cannot be folded in, the first of them this: {first.why}"
+    tensors = stock.inventory.tensors
+    heads = [t for i, t in enumerate(tensors) if i not in stock.places and t.why == LACKING]
+    left_out = [t for i, t in enumerate(tensors) if i not in stock.places and t.why != LACKING]
+    if left_out or len(heads) == len(tensors):
+        first = (left_out or heads)[0]
+        several = f" (and {len(left_out) - 1:,} more of its tensors)" if len(left_out) > 1 else ""
+        message = f"cannot be folded in: {first.why}{several}"
         raise FormatError(message, file=stock.adapter.uri, tensor=first.name)
     changed = set(stock.places.values())
-    fates = []
+    fates = [Fate(t, "refused", (None,), LACKING) for t in heads]
     for fate in decide((base,), (0,), dtype=None, wide=True):
         ordinal = fate.sources[0]
         if fate.kind == "merged" and fate.tied is None and ordinal not in changed:

@@ -68,7 +68,7 @@ class MergeJob:
         layout = layout_of(self.fates, shard_bytes)
         self._fates = {f.tensor.name: f for f in self.fates if f.kind != "refused" and f.tied is None}
         self._pairings = self._paired()
-        self.written = Written(output, layout, _identity(inputs, layout), KIND, name)
+        self.written = Written(output, layout, _identity(inputs, layout), KIND, name, inputs.operands)
 
     def _paired(self) -> tuple[Pairing, ...]:
         """The differences that must be counted."""

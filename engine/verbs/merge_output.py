@@ -87,12 +87,13 @@ class Output:
         )
 
     @contextmanager
-    def writing(self, identity: str, layout: Layout) -> Iterator[str]:
+    def writing(self, identity: str, layout: Layout, most: int | None = None) -> Iterator[str]:
         """Hold the folder, with files of full length.
 
         Args:
             identity: of the merge.
             layout: of its files.
+            most: how many bytes they can take on the disk; None if that is their length.
 
         Yields:
             a word that is another one whenever the files were begun anew.
@@ -111,7 +112,7 @@ class Output:
             except OSError as error:
                 raise ConfigError("is being written by another process", file=str(self.path)) from error
             try:
-                nonce = self._begun(descriptor, identity, layout)
+                nonce = self._begun(descriptor, identity, layout, most)
             except (ConfigError, TaskError):
                 self.abandon(layout, made=made)
                 raise
@@ -119,7 +120,7 @@ class Output:
         finally:
             os.close(descriptor)
 
-    def _begun(self, descriptor: int, identity: str, layout: Layout) -> str:
+    def _begun(self, descriptor: int, identity: str, layout: Layout, most: int | None) -> str:
         """Take up what is there, or begin anew."""
         found = _state(os.pread(descriptor, 1 << 16, 0))
         nonce = str(found.get("nonce", "")) if found.get("identity") == identity else ""
@@ -134,7 +135,7 @@ class Output:
             return nonce
         for path in self.path.glob(f"*{_PARTIAL}"):
             path.unlink()
-        self._require_room(layout.nbytes)
+        self._require_room(layout.nbytes if most is None else min(layout.nbytes, most))
         nonce = secrets.token_hex(8)
         with self._spoken():
             for path, shard in zip(paths, layout.shards, strict=True):

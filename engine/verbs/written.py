@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from engine.errors import FormatError, TaskError
@@ -16,6 +17,8 @@ from engine.verbs.merge_output import Output
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import Spec, Standing, find_written, forget_others, settle
 
+_HEADERS = 1 << 26  # and blocks of which a part is no hole
+
 
 class Written:
     """A model that is being written.
@@ -26,6 +29,7 @@ class Written:
         identity: digest of everything that it depends on.
         kind: of the subject.
         name: of the subject.
+        inputs: what it is made of.
 
     Attributes:
         status: `merged`, `resumed` (an interrupted run was completed) or `unchanged` (nothing was written).
@@ -34,8 +38,17 @@ class Written:
         nbytes_read: bytes that were read.
     """
 
-    def __init__(self, output: Output, layout: Layout, identity: str, kind: str, name: str) -> None:
+    def __init__(
+        self,
+        output: Output,
+        layout: Layout,
+        identity: str,
+        kind: str,
+        name: str,
+        inputs: Sequence[Checkpoint] = (),
+    ) -> None:
         self.output, self.layout = output, layout
+        self._inputs = inputs
         self._identity, self._kind, self.name = identity, kind, name
         self.status, self.nbytes_read = "merged", 0
         self.subject_id: int | None = None
@@ -96,7 +109,7 @@ class Written:
         beside = files()  # before hours of work
         if means.force:
             self.output.replace_old()
-        with self.output.writing(self._identity, self.layout) as nonce:
+        with self.output.writing(self._identity, self.layout, self._most_bytes()) as nonce:
             inventory = self.inventory(nonce)
             with means.store.writing() as connection:
                 forget_others(connection, inventory, self._kind)
@@ -113,6 +126,18 @@ class Written:
             self.output.finish(self.layout, {**beside, **files_more}, whole)
         with means.store.writing() as connection:
             settle(connection, self.subject_id, open_checkpoint(str(self.output.path)))
+
+    def _most_bytes(self) -> int | None:
+        """What the weights can take on the disk; None if nothing tells.
+
+        Of zeros come zeros, and blocks of zeros are not written: so no more than all that is not a hole in
+        the inputs, four times as wide at the most.
+        """
+        try:
+            blocks = sum(Path(file.uri).stat().st_blocks for c in self._inputs for file in c.files)
+        except OSError:  # they are elsewhere
+            return None
+        return 4 * 512 * blocks + _HEADERS if self._inputs else None
 
     def _find(self, store: Warehouse) -> None:
         """Look for the subject of a model that is complete."""

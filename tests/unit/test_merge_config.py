@@ -313,13 +313,21 @@ def test_values(tmp_path, value, said):
         ("{normalize: [1, 0]}", "normalize: only numbers change from layer to layer, normalize does not"),
         ("{normalize: 'true'}", "normalize: expected true or false, found 'true'"),
         ("{int8_mask: 1}", "int8_mask: there is no such parameter of ties"),
-        ("{gamma: 0.1}", "gamma: there is no such parameter of ties; did you mean 'lambda'?"),
+        ("{rescale: true}", "rescale: ties does not rescale what it keeps; leave it out"),
         ("{band: [0, 1]}", "band: there is no such parameter of ties"),
         ("{lambda_: 1}", "lambda_: there is no such parameter of ties; did you mean 'lambda'?"),
     ],
 )
 def test_parameters_of_a_method(tmp_path, parameters, said):
     assert faults(tmp_path, ties(parameters=parameters)) == [f"parameters.{said}"]
+
+
+@pytest.mark.parametrize("parameters", ["{gamma: 0.1}", "{rescale: false}", "{t: 0.5}"])
+def test_what_only_other_methods_have_changes_nothing_and_is_said(tmp_path, parameters):
+    name = parameters[1:].split(":")[0]
+    recipe = loaded(tmp_path, ties(parameters=parameters))
+    assert recipe.notes == (f"parameters.{name}: changes nothing; ties has no such parameter",)
+    assert name not in recipe.shared
 
 
 def test_a_seed_is_a_whole_number(tmp_path):
