@@ -1,0 +1,83 @@
+"""How a tensor is seen as one matrix, and which of its rows are measured at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from engine.nouns.records import TensorInfo
+
+MOST_ROWS = 1 << 21
+MOST_COLUMNS = 1 << 19
+"""Larger matrices are not measured: what is kept of each row and each column is 16 bytes."""
+NARROW = 32
+"""Trailing dimensions are taken together until a row has so many elements: a convolution's kernel is no row."""
+
+_BAND = 1 << 18  # elements: half a MiB of bf16, which stays in the second-level cache
+_LEAST, _MOST, _UNIT = 8, 1024, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Rows and columns, of elements in C order.
+
+    Attributes:
+        rows: how many.
+        columns: elements of each.
+    """
+
+    rows: int
+    columns: int
+
+    @property
+    def elements(self) -> int:
+        """All of them."""
+        return self.rows * self.columns
+
+    @property
+    def band(self) -> int:
+        """Rows that are measured at once. It follows from the shape alone, and so do the bits."""
+        return min(_MOST, max(_LEAST, _BAND // self.columns // _UNIT * _UNIT))
+
+    @property
+    def bands(self) -> int:
+        """How many bands there are; the last may have fewer rows."""
+        return -(-self.rows // self.band)
+
+    def start(self, band: int) -> int:
+        """Index of the first element of a band; of the one behind the last, how many there are."""
+        return min(band * self.band, self.rows) * self.columns
+
+
+def as_matrix(shape: tuple[int, ...]) -> Matrix | None:
+    """See a shape as a matrix: the last dimensions are the columns, as many as make a row of 32 elements.
+
+    Returns:
+        the matrix, a row for a shape of one dimension; None for a scalar and for no elements.
+    """
+    if not shape or not prod(shape):
+        return None
+    columns, left = shape[-1], len(shape) - 1
+    while columns < NARROW and left > 1:
+        left -= 1
+        columns *= shape[left]
+    return Matrix(prod(shape[:left]), columns)
+
+
+def measured_matrix(info: TensorInfo) -> Matrix | None:
+    """The matrix that a tensor is measured as, None where it is not measured."""
+    return None if why_unmeasured(info) else as_matrix(info.shape)
+
+
+def why_unmeasured(info: TensorInfo) -> str | None:
+    """Why neighbours, rows and columns of a tensor are not measured; None when they are."""
+    if info.coding is None:
+        return info.why
+    matrix = as_matrix(info.shape)
+    if matrix is None:
+        return "no rows" if info.shape else "a single number"
+    if not info.ordered:
+        return "stored in another order than that of its rows"
+    if matrix.rows > MOST_ROWS or matrix.columns > MOST_COLUMNS:
+        return f"more than {MOST_ROWS:,} rows or {MOST_COLUMNS:,} columns"
+    return None
