@@ -2,7 +2,8 @@
 
 A matrix is cut into bands of whole rows, by its shape alone. Each is measured by itself, always in the same
 order of operations, and what is known of several is put together so that it does not matter which were known
-first: rows lie side by side, sums of columns are added up along a binary tree of bands, and single numbers are
+first: rows lie side by side, sums of columns are added up along a binary tree of bands, and single numbers
+    are
 added up without rounding.
 
     measure(x) == combine(measure(part) for part in cut(x))       for every cut and every order, to the bit
@@ -13,8 +14,10 @@ fill no band are kept as they are, until the others come.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -138,6 +141,54 @@ def combine_bands(a: Bands, b: Bands) -> Bands:
     for loose in sorted((*a.loose, *b.loose), key=lambda x: x.first):
         gathered.take_loose(loose)
     return gathered.bands((*a.runs, *b.runs))
+
+
+def pack_bands(bands: Bands) -> bytes:
+    """Put it into bytes; see `unpack_bands`."""
+    arrays: list[NDArray[Any]] = []
+    for run in bands.runs:
+        arrays += [run.of_rows, run.top, run.bottom, *(node.of_columns for node in run.nodes)]
+    arrays += [loose.values for loose in bands.loose]
+    said = {
+        "matrix": [bands.matrix.rows, bands.matrix.columns],
+        "sums": [hex(bands.across), hex(bands.down)],
+        "runs": [[r.first, r.stop, [[n.level, n.index] for n in r.nodes]] for r in bands.runs],
+        "loose": [loose.first for loose in bands.loose],
+        "broken": bands.broken,
+        "arrays": [[a.dtype.str, list(a.shape)] for a in arrays],
+    }
+    return json.dumps(said).encode() + b"\n" + b"".join(a.tobytes() for a in arrays)
+
+
+def unpack_bands(data: bytes) -> Bands:
+    """Read what `pack_bands` made, to the bit."""
+    text, _, rest = data.partition(b"\n")
+    said = json.loads(text)
+    arrays = _arrays(said["arrays"], rest)
+    runs = []
+    for first, stop, nodes in said["runs"]:
+        of_rows, top, bottom = next(arrays), next(arrays), next(arrays)
+        runs.append(
+            Run(
+                first,
+                stop,
+                of_rows,
+                top,
+                bottom,
+                tuple(Node(level, index, next(arrays)) for level, index in nodes),
+            )
+        )
+    loose = tuple(Loose(first, next(arrays)) for first in said["loose"])
+    across, down = (int(units, 16) for units in said["sums"])
+    return Bands(Matrix(*said["matrix"]), across, down, tuple(runs), loose, said["broken"])
+
+
+def _arrays(kinds: list[tuple[str, list[int]]], data: bytes) -> Iterator[NDArray[Any]]:
+    place = 0
+    for kind, shape in kinds:
+        array = np.frombuffer(data, np.dtype(kind), prod(shape), place).reshape(shape).copy()
+        place += array.nbytes
+        yield array
 
 
 class BandCounter:
@@ -272,7 +323,7 @@ def _grown(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def _measure(matrix: Matrix, values: Values) -> tuple[F64, F64, float, float] | None:
-    """Measure a band: in float32 where that loses nothing, else in float64; None if it holds what is no number.
+    """Measure a band: in float32 where that is enough, else in float64; None if it holds what is no number.
 
     Returns:
         sums of rows, of columns, and of the products of neighbours in a row and in a column.
@@ -294,7 +345,7 @@ def _is_precise(of_rows: F64, values: Values) -> bool:
     total, squares = (of_rows.sum(axis=1) / values.size).tolist()
     if squares == 0:
         return not values.any()
-    return _SMALL < squares < 1 / _SMALL and total * total < _FAR * (squares - total * total)
+    return bool(_SMALL < squares < 1 / _SMALL and total * total < _FAR * (squares - total * total))
 
 
 def _dot(a: Values, b: Values) -> float:

@@ -21,7 +21,7 @@ from engine.cli.render import cell, nbytes, print_table
 from engine.cli.startup import reading_ahead
 from engine.errors import ConfigError, GaussmeterError, Interruption, WarehouseError
 from engine.execution.process import without_scipy
-from engine.nouns.defaults import MAX_MAGNITUDE, RANGES, WAREHOUSE
+from engine.nouns.defaults import MAX_MAGNITUDE, RANGES, SPECTRUM_SIDE, WAREHOUSE
 
 if TYPE_CHECKING:
     from engine.verbs.scan import DryRun, ScanReport
@@ -47,6 +47,18 @@ def scan(
         bool,
         typer.Option("--exact", help="Read 32-bit floats twice: filters and quantiles become exact too."),
     ] = False,
+    iid: Annotated[
+        bool,
+        typer.Option(
+            "--iid", help="Rows, columns and neighbours too: could the elements have been shuffled?"
+        ),
+    ] = False,
+    spectrum: Annotated[
+        bool, typer.Option("--spectrum", help="Singular values too, and what --iid adds; takes its time.")
+    ] = False,
+    spectrum_side: Annotated[
+        int, typer.Option(min=1, help="Singular values only of matrices whose smaller side is at most this.")
+    ] = SPECTRUM_SIDE,
     include: Annotated[_Patterns, typer.Option(help="Only tensors whose name matches this pattern.")] = None,
     exclude: Annotated[_Patterns, typer.Option(help="No tensors whose name matches this pattern.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Scan again even what has not changed.")] = False,
@@ -83,6 +95,8 @@ def scan(
         "include": include or (),
         "exclude": exclude or (),
         "ranges": ranges,
+        "iid": iid,
+        "spectrum": spectrum_side if spectrum else 0,
         **sizes,
     }
     if dry_run:
@@ -141,7 +155,10 @@ def _sentence(report: ScanReport, warehouse: Path) -> str:
         return f"{name}: unchanged, {where}"
     listed = f" ({report.listed} listed but not counted)" if report.listed else ""
     rate = f"{nbytes(report.nbytes_read)} in {report.seconds:.2f} s"
-    again = "completed an interrupted scan, read " if report.status == "resumed" else ""
+    again = {
+        "resumed": "completed an interrupted scan, read ",
+        "added": "added to an earlier scan, read ",
+    }.get(report.status, "")
     return f"{name}: {report.tensors:,} tensors{listed}, {again}{rate}, {where}"
 
 

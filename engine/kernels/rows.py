@@ -1,6 +1,7 @@
 """One reading of some whole rows of a matrix for what depends on order (numba, `nogil`).
 
-Every sum is of lanes in an order that stands in the source, and nothing is contracted, so that the bits are the
+Every sum is of lanes in an order that stands in the source, and nothing is contracted, so that the bits are
+the
 same on every processor: `fastmath` would let the width of its vectors decide. Strips of columns are unfolded
 into one array of work, where all distances are constants, because the compiler then needs no checks of what
 overlaps.
@@ -29,9 +30,7 @@ WORK = _FOLD + 2 * _EIGHTH
 
 
 @njit(nogil=True, cache=True)
-def measure_rows(
-    data: Any, columns: int, work: Any, of_rows: Any, of_columns: Any, of_pairs: Any
-) -> None:
+def measure_rows(data: Any, columns: int, work: Any, of_rows: Any, of_columns: Any, of_pairs: Any) -> None:
     """Add up some consecutive rows.
 
     Args:

@@ -11,7 +11,12 @@ MOST_ROWS = 1 << 21
 MOST_COLUMNS = 1 << 19
 """Larger matrices are not measured: what is kept of each row and each column is 16 bytes."""
 NARROW = 32
-"""Trailing dimensions are taken together until a row has so many elements: a convolution's kernel is no row."""
+"""Trailing dimensions are taken together until a row has so many: a convolution's kernel is no row."""
+
+SMALLEST_SIDE = 16
+"""Singular values of a matrix with a smaller side are not looked at: what noise has is not known there."""
+MOST_ELEMENTS = 1 << 26
+"""For its singular values a matrix is in memory whole, as 32-bit floats; larger ones are left out."""
 
 _BAND = 1 << 18  # elements: half a MiB of bf16, which stays in the second-level cache
 _LEAST, _MOST, _UNIT = 8, 1024, 8
@@ -81,3 +86,16 @@ def why_unmeasured(info: TensorInfo) -> str | None:
     if matrix.rows > MOST_ROWS or matrix.columns > MOST_COLUMNS:
         return f"more than {MOST_ROWS:,} rows or {MOST_COLUMNS:,} columns"
     return None
+
+
+def spectrum_matrix(info: TensorInfo, side: int) -> Matrix | None:
+    """The matrix whose singular values are looked at, None where they are not.
+
+    Args:
+        info: of the tensor.
+        side: the largest smaller side.
+    """
+    matrix = measured_matrix(info)
+    if matrix is None or matrix.elements > MOST_ELEMENTS or info.form == "codes":
+        return None
+    return matrix if SMALLEST_SIDE <= min(matrix.rows, matrix.columns) <= side else None
