@@ -83,7 +83,7 @@ class CensusConfig(CountingJob):
         exclude: shell patterns; no places that match one.
         budget: what one checkpoint may take.
         iid: look at rows, columns and neighbours too.
-        spectrum: look at singular values too, of matrices whose smaller side is at most this; 0 for none.
+        spectrum_side: look at singular values too, of matrices whose smaller side is at most this; 0 for none.
     """
 
     job: Literal["scan"]
@@ -92,7 +92,7 @@ class CensusConfig(CountingJob):
     exclude: Patterns = ()
     budget: Budget = Budget()
     iid: bool = False
-    spectrum: Annotated[int, Field(ge=0)] = 0
+    spectrum_side: Annotated[int, Field(ge=0)] = 0
 
 
 def load_census(path: str | Path) -> CensusConfig:

@@ -146,7 +146,7 @@ def _census(
         budget=Budget(settings.budget.bytes, settings.budget.seconds),
         exact=settings.exact,
         iid=settings.iid,
-        spectrum=settings.spectrum,
+        spectrum=settings.spectrum_side,
         force=settings.force,
         executor=executor,
         task_bytes=run.task_size,
