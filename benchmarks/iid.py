@@ -1,13 +1,13 @@
-"""What `scan --iid` costs beside a plain scan, and whether its limits are kept by noise and broken by what is planted.
+"""What `scan --iid` costs beside a plain scan, whether noise keeps its limits, and what they find.
 
 python benchmarks/iid.py time [--layout tinyllama-1.1b --dtype bf16 | --checkpoint DIR] [--rounds 3]
 python benchmarks/iid.py laws [--trials 1000] [--shapes 64x256,512x16] [--seed 0]
 python benchmarks/iid.py planted [--side 4096] [--seed 0]
 
-`time` runs both sides in turn, whole processes, each into a warehouse of its own. `laws` draws matrices of Gaussian
-noise (and of Laplace noise, for which the same limits should hold), rounds them to bf16, f16 and f32 in turn, and
-counts how many are inside each limit. `planted` changes noise by little and says what is found. Ends with 1 if
-`time` is above 2.5, a law outside of 95 +- 2 %, or something planted is not found.
+`time` runs both sides in turn, whole processes, each into a warehouse of its own. `laws` draws matrices of
+Gaussian noise (and of Laplace noise, for which the same limits should hold), rounds them to bf16, f16 and
+f32 in turn, and counts how many are inside each limit. `planted` changes noise by little and says what is
+found. Ends with 1 if `time` is above 2.5, a law outside of 95 +- 2 %, or something planted is not found.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from layouts import LAYOUTS
 
 _MOST = 2.5
 _LIMITS = (
-    "row lag", "column lag", "row spread", "outlier rows", "column spread", "outlier columns", "singular distance",
-    "beyond the edge",
+    "row lag", "column lag", "row spread", "outlier rows", "column spread", "outlier columns",
+    "singular distance", "beyond the edge",
 )  # fmt: skip
 _SHAPES = "64x256,512x16,17x1000,1000x17,32x32,8x64,300x4,128x128"
 
@@ -78,7 +78,9 @@ def laws(words: argparse.Namespace) -> bool:
                 found = _limits(draw(size).astype(np.float32), ("F32", "BF16", "F16")[trial % 3])
                 inside.update(key for key, one in found.items() if one)
             shares = [100 * inside[key] / words.trials for key in found]
-            rows.append([f"{name} {shape}", *(f"{share:.1f}" for share in shares), *["-"] * (8 - len(shares))])
+            rows.append(
+                [f"{name} {shape}", *(f"{share:.1f}" for share in shares), *["-"] * (8 - len(shares))]
+            )
             kept &= name != "Gaussian" or all(abs(share - 95) <= 2 for share in shares)
             print(rows[-1], file=sys.stderr)
     print(table(["noise", *_LIMITS], rows))

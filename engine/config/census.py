@@ -83,7 +83,8 @@ class CensusConfig(CountingJob):
         exclude: shell patterns; no places that match one.
         budget: what one checkpoint may take.
         iid: look at rows, columns and neighbours too.
-        spectrum_side: look at singular values too, of matrices whose smaller side is at most this; 0 for none.
+        spectrum_side: look at singular values too, of matrices whose smaller side is at most this; 0 for
+            none.
     """
 
     job: Literal["scan"]

@@ -287,6 +287,13 @@ class Task:
         """Bytes that the task reads."""
         return sum(c.nbytes for c in self.chunks) + sum(o.nbytes for o in self.operands)
 
+    @property
+    def effort(self) -> int:
+        """Bytes that could be read and counted meanwhile, roughly and at the most."""
+        if self.spectrum is None:
+            return self.nbytes
+        return self.nbytes + min(self.spectrum.rows, self.spectrum.columns) ** 3
+
 
 @dataclass(frozen=True, slots=True)
 class Part(Generic[Found_co]):

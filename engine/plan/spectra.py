@@ -12,6 +12,8 @@ from engine.plan.cutting import cut_tensor, make_task, spectrum_bytes
 from engine.plan.limits import Limits, fit
 from engine.plan.scan import scaled_tensors
 
+_EVERYTHING = 1 << 62
+
 
 def plan_spectra(checkpoint: Checkpoint, ordinals: Iterable[int], limits: Limits) -> tuple[Task, ...]:
     """Make a task of each matrix.
@@ -31,7 +33,7 @@ def plan_spectra(checkpoint: Checkpoint, ordinals: Iterable[int], limits: Limits
         assert matrix is not None
         chunks = [
             replace(c, scaled=scaled.get(ordinal), matrix=None)
-            for c in cut_tensor(ordinal, info, (), fitted.task_bytes)
+            for c in cut_tensor(ordinal, info, (), _EVERYTHING)
         ]
         task = make_task(key, checkpoint, chunks, fitted)
         tasks.append(

@@ -44,7 +44,7 @@ from tests.integration.test_object_stores import bucket, moto  # noqa: F401 - fi
 from tests.torch_files import archive, tensor
 from tests.torch_files import program as pickled
 
-TABLES = ("subjects", "tensors", "filtered", "bins", "tensor_stats")
+TABLES = ("subjects", "tensors", "filtered", "bins", "iid", "tensor_stats")
 
 
 @pytest.fixture(scope="module")
