@@ -63,7 +63,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "tied.pth", archive(pickled({"a": tensor(), "b": tensor()})))
     warehouse = folder / "w.duckdb"
     for name in ("everything.safetensors", "llama.safetensors", "tied.pth"):
-        engine.scan(folder / name, warehouse=warehouse)
+        engine.scan(folder / name, warehouse=warehouse, iid=name.startswith("llama"))
     return warehouse
 
 

