@@ -13,7 +13,7 @@ F64 = NDArray[np.float64]
 
 NORMAL = NormalDist()
 _EXACT = 100.0  # a beta's first parameter up to which the series is used
-_HALVINGS = 60
+_HALVINGS = 34  # to ten digits
 _STEPS = 8  # bins of squares to a doubling: narrow beside the spread of a mean of several
 
 
