@@ -261,7 +261,7 @@ class _Gathered:
         columns = self.matrix.columns
         top, bottom = values[:columns].copy(), values[-columns:].copy()
         self._runs.append(Run(band, band + 1, of_rows, top, bottom, (Node(0, band, of_columns),)))
-        if len(self._runs) > _TOGETHER:
+        if len(self._runs) > self.matrix.waiting:
             self._join()
 
     def take_loose(self, loose: Loose) -> None:
@@ -296,9 +296,6 @@ class _Gathered:
             else:
                 groups.append([run])
         self._runs = [_joined(group) for group in groups]
-
-
-_TOGETHER = 64  # runs of one band that wait, because joining one by one would copy all rows each time
 
 
 def _joined(runs: list[Run]) -> Run:

@@ -111,19 +111,22 @@ def scan(
         runs = partial(choose_executor, ray, workers, per_gpu=per_gpu, task_seconds=task_seconds)
         executor = stack.enter_context(runs(listener=listener))
         reports, failures = _scan_all(uris, {**common, "executor": executor, "listener": listener})
-    _report(reports, failures, form if form is Format.JSON or not quiet else None, warehouse)
+    hint = "; what is not i.i.d.: gaussmeter sql iid" if iid or spectrum else ""
+    _report(reports, failures, form if form is Format.JSON or not quiet else None, warehouse, hint)
     if failures:
         raise typer.Exit(_FAILED)
 
 
-def _report(reports: list[ScanReport], failures: list[Failure], form: Format | None, warehouse: Path) -> None:
-    """Print what was done; a form of None prints nothing."""
+def _report(
+    reports: list[ScanReport], failures: list[Failure], form: Format | None, warehouse: Path, hint: str
+) -> None:
+    """Print what was done; a form of None prints nothing. The hint ends each sentence."""
     if form is Format.JSON:
         failed = [{"uri": u, "status": "failed", "error": str(e)} for u, e in failures]
         say(json.dumps([*map(asdict, reports), *failed], indent=1) + "\n")
     elif form is not None:
         for report in reports:
-            say(_sentence(report, warehouse) + "\n")
+            say(_sentence(report, warehouse) + hint + "\n")
         if failures:
             sys.stderr.write(f"{len(failures)} of {len(reports) + len(failures)} could not be scanned\n")
 

@@ -20,6 +20,7 @@ MOST_ELEMENTS = 1 << 26
 
 _BAND = 1 << 18  # elements: half a MiB of bf16, which stays in the second-level cache
 _LEAST, _MOST, _UNIT = 8, 1024, 8
+_WAITING, _WAITING_COLUMNS = 64, 1 << 20  # of 16 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ class Matrix:
     def bands(self) -> int:
         """How many bands there are; the last may have fewer rows."""
         return -(-self.rows // self.band)
+
+    @property
+    def waiting(self) -> int:
+        """Bands whose sums wait to be joined: joining one by one would copy all rows each time."""
+        return max(2, min(_WAITING, _WAITING_COLUMNS // self.columns))
 
     def start(self, band: int) -> int:
         """Index of the first element of a band; of the one behind the last, how many there are."""

@@ -192,13 +192,14 @@ def _bands_bytes(chunk: Chunk) -> int:
     if chunk.matrix is None:
         return 0
     sides = 2 if chunk.scaled else 1
-    return sides * sums_bytes(chunk.matrix, chunk.elements) + 4 * chunk.matrix.start(1)
+    return sides * sums_bytes(chunk.matrix, chunk.elements) + 12 * chunk.matrix.start(1)
 
 
 def sums_bytes(matrix: Matrix, elements: int) -> int:
     """Memory that the sums of rows and columns of some elements of a matrix take, while they are joined."""
     rows, bands = elements // matrix.columns + 1, elements // matrix.start(1) + 1
-    return 32 * rows + 16 * matrix.columns * (bands.bit_length() + 2)
+    arrays = 2 * bands.bit_length() + matrix.waiting + 2
+    return 48 * rows + 16 * matrix.columns * arrays
 
 
 def spectrum_bytes(matrix: Matrix) -> int:

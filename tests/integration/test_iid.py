@@ -111,6 +111,19 @@ def test_shards_and_zarr_hold_the_same_matrices(case, tmp_path):
     engine.pack(case.path, tmp_path / "m.zarr")
     engine.scan(tmp_path / "m.zarr", warehouse=tmp_path / "w.duckdb", workers=2, spectrum=60)
     assert found(tmp_path / "w.duckdb") == case.iid
+    import zarr
+
+    group = zarr.create_group(tmp_path / "rows.zarr")  # compressed, 777 rows a piece: no piece is a band
+    patterns = tensors()["layers.0.v_proj.weight"][1].view("<f2").reshape(5000, 60)
+    array = group.create_array("layers.0.v_proj.weight", shape=(5000, 60), dtype="<f2", chunks=(777, 60))
+    array[:] = patterns
+    group.create_array("columns", shape=(40, 60), dtype="<f2", chunks=(40, 7))[:] = patterns[:40]
+    engine.scan(
+        tmp_path / "rows.zarr", warehouse=tmp_path / "r.duckdb", workers=2, task_bytes=1000, spectrum=60
+    )
+    rowwise = found(tmp_path / "r.duckdb")
+    assert rowwise["layers.0.v_proj.weight"] == case.iid["layers.0.v_proj.weight"]
+    assert rowwise["columns"]["reason"] == "stored in another order than that of its rows"
     halves = list(tensors().items())
     write_sharded(tmp_path / "shards", dict(halves[:8]), dict(halves[8:]))
     engine.scan(tmp_path / "shards", warehouse=tmp_path / "s.duckdb", workers=2, spectrum=60)
@@ -309,6 +322,7 @@ def test_the_command_adds_it_and_says_so(tmp_path):
     ran = gaussmeter("scan", path, "--iid", *words, cwd=tmp_path)
     assert (ran.code, ran.err) == (0, "")
     assert "added to an earlier scan" in ran.out
+    assert ran.out.endswith("gaussmeter sql iid\n")
     ran = gaussmeter("scan", path, "--spectrum", "--spectrum-side", 64, *words, "-f", "json", cwd=tmp_path)
     assert [r["status"] for r in json.loads(ran.out)] == ["added"]
     ran = gaussmeter("sql", "iid", *words, "-f", "json", cwd=tmp_path)
