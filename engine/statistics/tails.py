@@ -13,7 +13,8 @@ F64 = NDArray[np.float64]
 
 NORMAL = NormalDist()
 _EXACT = 100.0  # a beta's first parameter up to which the series is used
-_HALVINGS = 34  # to ten digits
+_HALVINGS = 60
+_OF_LOGARITHMS = 34  # to eight digits
 _STEPS = 8  # bins of squares to a doubling: narrow beside the spread of a mean of several
 
 
@@ -108,7 +109,7 @@ def mean_limit(of: Squares, size: int, p: float, *, upper: bool) -> float:
         in units of the mean of all.
     """
     low, high, sign = 1e-6, 1e6, 1 if upper else -1
-    for _ in range(_HALVINGS):
+    for _ in range(_OF_LOGARITHMS):
         middle = math.sqrt(low * high)
         if _tail(of, size, sign * middle)[0] > p:
             low = middle
