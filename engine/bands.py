@@ -326,6 +326,8 @@ def _measure(matrix: Matrix, values: Values) -> tuple[F64, F64, float, float] | 
         sums of rows, of columns, and of the products of neighbours in a row and in a column.
     """
     columns = matrix.columns
+    if _is_nothing(values):
+        return np.zeros((2, values.size // columns)), np.zeros((2, columns)), 0.0, 0.0
     of_rows, of_columns = np.empty((2, values.size // columns)), np.empty((2, columns))
     of_pairs = np.empty(2)
     rows.measure_rows(values, columns, np.empty(rows.WORK, np.float32), of_rows, of_columns, of_pairs)
@@ -337,11 +339,15 @@ def _measure(matrix: Matrix, values: Values) -> tuple[F64, F64, float, float] | 
     return of_rows, of_columns, float(of_pairs[0]), float(of_pairs[1])
 
 
+def _is_nothing(values: Values) -> bool:
+    """Whether all are +0; words are looked at up to the first that is not 0."""
+    words = values[: values.size // 4 * 4].view(np.uint64)
+    return not words.any() and not values[words.size * 8 // values.itemsize :].view(np.uint8).any()
+
+
 def _is_precise(of_rows: F64, values: Values) -> bool:
     """Whether float32 was enough: nothing overflowed or underflowed, and the mean is not far above sigma."""
     total, squares = (of_rows.sum(axis=1) / values.size).tolist()
-    if squares == 0:
-        return not values.any()
     return bool(_SMALL < squares < 1 / _SMALL and total * total < _FAR * (squares - total * total))
 
 

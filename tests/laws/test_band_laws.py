@@ -102,6 +102,21 @@ def test_what_float32_squares_cannot_hold_is_measured_all_the_same(scale):
     np.testing.assert_allclose(add_columns(whole)[1], (wide * wide).sum(0), rtol=2e-6)
 
 
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("places", [[], [0], [1234], [2602]])
+def test_bands_of_zeros_are_those_of_zeros(dtype, places):
+    matrix = Matrix(2603, 300)  # of which most are +0, and some -0
+    values = np.zeros(matrix.elements, KINDS[dtype])
+    x = np.zeros((matrix.rows, matrix.columns))
+    for row in places:
+        values[row * 300 : row * 300 + 2] = patterns_of(dtype, [-0.0, 0.5]).view(KINDS[dtype])
+        x[row, 1] = 0.5
+    whole = measured(matrix, values).whole
+    assert whole is not None
+    assert (whole.of_rows == [x.sum(1), (x * x).sum(1)]).all()
+    assert (add_columns(whole) == [x.sum(0), (x * x).sum(0)]).all()
+
+
 def test_a_mean_far_above_sigma_keeps_its_digits():
     x = np.random.default_rng(0).normal(100, 1e-3, (40, 300)).astype(np.float32)
     whole = measured(Matrix(40, 300), x.ravel()).whole
