@@ -4,17 +4,22 @@
 
 A sketch of a complete coding (every 8- and 16-bit float) says everything about the tensor's values. One
 of 32-bit floats adds, for each code, the sum of the low halves and of their squares, and carries what no
-sum tells: the number of exact zeros and the smallest and largest finite element.
+sum tells: the number of exact zeros and the smallest and largest finite element. A scan that looks at the
+    order
+of elements too adds `Bands`, which combine as exactly.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.bands import Bands, combine_bands
 from engine.errors import TaskError
 from engine.kernels import cpu
 from engine.nouns.dtypes import CODINGS, Coding, Dtype, code_table
@@ -42,6 +47,7 @@ class Sketch:
         zeros: elements equal to zero, of either sign.
         minimum: the smallest finite element, +inf when there is none.
         maximum: the largest finite element, -inf when there is none.
+        bands: what depends on the order of the elements, None if that was not asked for.
     """
 
     coding: str
@@ -52,6 +58,7 @@ class Sketch:
     zeros: int
     minimum: float
     maximum: float
+    bands: Bands | None = None
 
     @property
     def count(self) -> int:
@@ -84,6 +91,8 @@ def observe(data: bytes | memoryview | NDArray[np.uint8], dtype: Dtype) -> Sketc
 def combine(*sketches: Sketch) -> Sketch:
     """Sketch of all the elements of sketches of one coding. Associative and commutative.
 
+    It has bands if all of them have.
+
     Raises:
         ValueError: no sketches, or of different codings.
     """
@@ -111,7 +120,13 @@ def combine(*sketches: Sketch) -> Sketch:
         zeros=sum(s.zeros for s in sketches),
         minimum=min(s.minimum for s in sketches),
         maximum=max(s.maximum for s in sketches),
+        bands=_bands(sketches),
     )
+
+
+def _bands(sketches: Sequence[Sketch]) -> Bands | None:
+    known = [s.bands for s in sketches if s.bands is not None]
+    return reduce(combine_bands, known) if len(known) == len(sketches) else None
 
 
 def _live(coding: Coding, totals: U64) -> tuple[NDArray[np.uint16], tuple[U64 | None, U64 | None]]:

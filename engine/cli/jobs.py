@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from engine.verbs.census import CensusReport
 
 _FAILED = 3
-_WORDS = ("scanned", "resumed", "unchanged", "planned", "skipped", "refused", "failed")
+_WORDS = ("scanned", "resumed", "added", "unchanged", "planned", "skipped", "refused", "failed")
 _MOST_SKIPPED = 20
 
 

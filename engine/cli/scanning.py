@@ -21,7 +21,7 @@ from engine.cli.render import cell, nbytes, print_table
 from engine.cli.startup import reading_ahead
 from engine.errors import ConfigError, GaussmeterError, Interruption, WarehouseError
 from engine.execution.process import without_scipy
-from engine.nouns.defaults import MAX_MAGNITUDE, RANGES, WAREHOUSE
+from engine.nouns.defaults import MAX_MAGNITUDE, RANGES, SPECTRUM_SIDE, WAREHOUSE
 
 if TYPE_CHECKING:
     from engine.verbs.scan import DryRun, ScanReport
@@ -47,6 +47,18 @@ def scan(
         bool,
         typer.Option("--exact", help="Read 32-bit floats twice: filters and quantiles become exact too."),
     ] = False,
+    iid: Annotated[
+        bool,
+        typer.Option(
+            "--iid", help="Rows, columns and neighbours too: could the elements have been shuffled?"
+        ),
+    ] = False,
+    spectrum: Annotated[
+        bool, typer.Option("--spectrum", help="Singular values too, and what --iid adds; takes its time.")
+    ] = False,
+    spectrum_side: Annotated[
+        int, typer.Option(min=1, help="Singular values only of matrices whose smaller side is at most this.")
+    ] = SPECTRUM_SIDE,
     include: Annotated[_Patterns, typer.Option(help="Only tensors whose name matches this pattern.")] = None,
     exclude: Annotated[_Patterns, typer.Option(help="No tensors whose name matches this pattern.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Scan again even what has not changed.")] = False,
@@ -83,6 +95,8 @@ def scan(
         "include": include or (),
         "exclude": exclude or (),
         "ranges": ranges,
+        "iid": iid,
+        "spectrum": spectrum_side if spectrum else 0,
         **sizes,
     }
     if dry_run:
@@ -97,19 +111,22 @@ def scan(
         runs = partial(choose_executor, ray, workers, per_gpu=per_gpu, task_seconds=task_seconds)
         executor = stack.enter_context(runs(listener=listener))
         reports, failures = _scan_all(uris, {**common, "executor": executor, "listener": listener})
-    _report(reports, failures, form if form is Format.JSON or not quiet else None, warehouse)
+    hint = "; what is not i.i.d.: gaussmeter sql iid" if iid or spectrum else ""
+    _report(reports, failures, form if form is Format.JSON or not quiet else None, warehouse, hint)
     if failures:
         raise typer.Exit(_FAILED)
 
 
-def _report(reports: list[ScanReport], failures: list[Failure], form: Format | None, warehouse: Path) -> None:
-    """Print what was done; a form of None prints nothing."""
+def _report(
+    reports: list[ScanReport], failures: list[Failure], form: Format | None, warehouse: Path, hint: str
+) -> None:
+    """Print what was done; a form of None prints nothing. The hint ends each sentence."""
     if form is Format.JSON:
         failed = [{"uri": u, "status": "failed", "error": str(e)} for u, e in failures]
         say(json.dumps([*map(asdict, reports), *failed], indent=1) + "\n")
     elif form is not None:
         for report in reports:
-            say(_sentence(report, warehouse) + "\n")
+            say(_sentence(report, warehouse) + hint + "\n")
         if failures:
             sys.stderr.write(f"{len(failures)} of {len(reports) + len(failures)} could not be scanned\n")
 
@@ -141,7 +158,10 @@ def _sentence(report: ScanReport, warehouse: Path) -> str:
         return f"{name}: unchanged, {where}"
     listed = f" ({report.listed} listed but not counted)" if report.listed else ""
     rate = f"{nbytes(report.nbytes_read)} in {report.seconds:.2f} s"
-    again = "completed an interrupted scan, read " if report.status == "resumed" else ""
+    again = {
+        "resumed": "completed an interrupted scan, read ",
+        "added": "added to an earlier scan, read ",
+    }.get(report.status, "")
     return f"{name}: {report.tensors:,} tensors{listed}, {again}{rate}, {where}"
 
 

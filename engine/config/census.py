@@ -82,6 +82,9 @@ class CensusConfig(CountingJob):
         include: shell patterns; only places that match one, of all sources.
         exclude: shell patterns; no places that match one.
         budget: what one checkpoint may take.
+        iid: look at rows, columns and neighbours too.
+        spectrum_side: look at singular values too, of matrices whose smaller side is at most this; 0 for
+            none.
     """
 
     job: Literal["scan"]
@@ -89,6 +92,8 @@ class CensusConfig(CountingJob):
     include: Patterns = ()
     exclude: Patterns = ()
     budget: Budget = Budget()
+    iid: bool = False
+    spectrum_side: Annotated[int, Field(ge=0)] = 0
 
 
 def load_census(path: str | Path) -> CensusConfig:

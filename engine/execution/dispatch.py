@@ -20,6 +20,7 @@ SLOWER = 8.0
 """A task that takes so many times what its bytes should take is begun elsewhere."""
 FIRST_LIMIT = 60.0
 """Seconds that a task may take while nobody knows how long tasks take."""
+_FIRST_PACE = 1e-9  # seconds meanwhile for what is more than reading: singular values
 LEAST_LIMIT = 10.0
 """Seconds that any task may take."""
 GIVE_UP = 2.0
@@ -186,7 +187,7 @@ class Dispatch:
         if standing is None:
             return False
         self._forget(standing)
-        pace = seconds / max(standing.task.nbytes, 1 << 20)
+        pace = seconds / max(standing.task.effort, 1 << 20)
         self._pace = pace if self._pace is None else max(pace, 0.9 * self._pace + 0.1 * pace)
         return True
 
@@ -279,9 +280,10 @@ class Dispatch:
     def _limit(self, standing: _Standing) -> float:
         if self._task_seconds is not None:
             return self._task_seconds
-        usual = FIRST_LIMIT
+        effort = max(standing.task.effort, 1 << 20)
+        usual = FIRST_LIMIT + SLOWER * _FIRST_PACE * (standing.task.effort - standing.task.nbytes)
         if self._pace is not None:
-            usual = max(LEAST_LIMIT, SLOWER * self._pace * max(standing.task.nbytes, 1 << 20))
+            usual = max(LEAST_LIMIT, SLOWER * self._pace * effort)
         if standing.over:  # nobody waits for it
             return usual
         patience: int = 2 ** min(standing.late, _MOST_PATIENCE)  # perhaps it is the task that is slow

@@ -13,3 +13,6 @@ RANGES = 8
 
 AHEAD = 8
 """Checkpoints that a census opens before their turn."""
+
+SPECTRUM_SIDE = 4096
+"""Of matrices whose smaller side is at most this singular values are looked at, where they are wanted."""

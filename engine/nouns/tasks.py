@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from engine.nouns.adapters import Noise
 from engine.nouns.dtypes import DTYPES
+from engine.nouns.matrices import Matrix
 from engine.nouns.records import Piece, SourceFile, Span
 
 Found_co = TypeVar("Found_co", covariant=True)
@@ -44,6 +45,7 @@ class Chunk:
         first: index of the first element in the tensor, in the order of its pieces.
         piece: how to get at the elements, None when the bytes are the elements.
         scaled: for codes with a factor a block, what to do with them.
+        matrix: what its rows and columns are measured as; None if they are not.
     """
 
     tensor: int
@@ -55,6 +57,7 @@ class Chunk:
     first: int
     piece: Piece | None = None
     scaled: Scaled | None = None
+    matrix: Matrix | None = None
 
     @property
     def elements(self) -> int:
@@ -262,6 +265,7 @@ class Task:
         steps: of differences, what is subtracted from what; `files` and `chunks` are empty then.
         products: of adapters, what is multiplied with what.
         merges: what is merged and written; its steps' differences are empty.
+        spectrum: the matrix that the chunks are, if its singular values are wanted.
     """
 
     key: int
@@ -276,11 +280,19 @@ class Task:
     steps: tuple[Step, ...] = ()
     products: tuple[Product, ...] = ()
     merges: tuple[Merge, ...] = ()
+    spectrum: Matrix | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes that the task reads."""
         return sum(c.nbytes for c in self.chunks) + sum(o.nbytes for o in self.operands)
+
+    @property
+    def effort(self) -> int:
+        """Bytes that could be read and counted meanwhile, roughly and at the most."""
+        if self.spectrum is None:
+            return self.nbytes
+        return self.nbytes + min(self.spectrum.rows, self.spectrum.columns) ** 3
 
 
 @dataclass(frozen=True, slots=True)

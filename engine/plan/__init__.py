@@ -15,6 +15,7 @@ from engine.plan.limits import (
 )
 from engine.plan.pack import plan_pack
 from engine.plan.scan import Plan, plan_refine, plan_scan
+from engine.plan.spectra import plan_spectra
 
 __all__ = [
     "BASE_BYTES",
@@ -30,4 +31,5 @@ __all__ = [
     "plan_pack",
     "plan_refine",
     "plan_scan",
+    "plan_spectra",
 ]

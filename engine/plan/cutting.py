@@ -7,12 +7,14 @@ from dataclasses import replace
 from math import prod
 
 from engine.nouns.dtypes import DTYPES, Coding
+from engine.nouns.matrices import Matrix, measured_matrix
 from engine.nouns.records import Checkpoint, Piece, Span, TensorInfo
 from engine.nouns.tasks import Ahead, Chunk, Task
 from engine.plan.limits import (
     BASE_BYTES,
     COUNTER_BYTES,
     FREE_TENSORS,
+    MIB,
     MOST_CHUNKS,
     RESULT_BYTES,
     SMALLEST_TASK,
@@ -22,10 +24,23 @@ from engine.plan.limits import (
 from engine.storage.ahead import pool_bytes
 
 
-def cut_tensor(ordinal: int, tensor: TensorInfo, covered: Sequence[Span], task_bytes: int) -> Iterator[Chunk]:
+def cut_tensor(
+    ordinal: int,
+    tensor: TensorInfo,
+    covered: Sequence[Span],
+    task_bytes: int,
+    matrix: Matrix | None = None,
+) -> Iterator[Chunk]:
     """Cut what is missing of a tensor into chunks of whole rows, of a task's size at most if rows allow.
 
     Pieces that are more than plain bytes are not cut.
+
+    Args:
+        ordinal: of the tensor.
+        tensor: it.
+        covered: the spans of elements that are not missing.
+        task_bytes: a task's size.
+        matrix: what its rows and columns are measured as, if they are; then cuts lie where bands end.
     """
     if not tensor.elements:
         return
@@ -33,19 +48,36 @@ def cut_tensor(ordinal: int, tensor: TensorInfo, covered: Sequence[Span], task_b
     row = prod(tensor.shape[1:]) if len(tensor.shape) > 1 else 1
     most = max(task_bytes // item, 1)
     step = most // row * row if row <= most else most
+    if matrix is not None:
+        step = _whole_bands(matrix, most)
     begin = 0
     missing = list(gaps(covered, tensor.elements))
     for piece in tensor.stored:
         end = begin + piece.elements
         for start, stop in _within(missing, begin, end):
             if not piece.plain:
-                yield piece_chunk(ordinal, tensor, piece, begin)
+                yield replace(piece_chunk(ordinal, tensor, piece, begin), matrix=matrix)
                 continue
-            for first in range(start, stop, step):
-                last = min(first + step, stop)
+            for first, last in _steps(start, stop, step, 0 if matrix is not None else start):
                 offset, nbytes = piece.offset + (first - begin) * item, (last - first) * item
-                yield Chunk(ordinal, tensor.name, tensor.dtype, piece.file, offset, nbytes, first)
+                yield Chunk(
+                    ordinal, tensor.name, tensor.dtype, piece.file, offset, nbytes, first, matrix=matrix
+                )
         begin = end
+
+
+def _steps(start: int, stop: int, step: int, origin: int) -> Iterator[Span]:
+    """Cut a span where multiples of a step lie, counted from an origin."""
+    while start < stop:
+        last = min(origin + ((start - origin) // step + 1) * step, stop)
+        yield start, last
+        start = last
+
+
+def _whole_bands(matrix: Matrix, most: int) -> int:
+    """So many elements at most, if a band allows: bands whose sums of columns make one node of the tree."""
+    band = matrix.start(1)
+    return band << max(0, (most // band).bit_length() - 1)
 
 
 def _within(missing: Sequence[Span], begin: int, end: int) -> Iterator[Span]:
@@ -67,14 +99,20 @@ def gaps(covered: Iterable[Span], elements: int) -> Iterator[Span]:
 
 
 def cut_tensors(
-    checkpoint: Checkpoint, covered: Mapping[int, Sequence[Span]], ordinals: Sequence[int], limits: Fitted
+    checkpoint: Checkpoint,
+    covered: Mapping[int, Sequence[Span]],
+    ordinals: Sequence[int],
+    limits: Fitted,
+    *,
+    iid: bool = False,
 ) -> Iterator[Chunk]:
-    """Cut what is missing of some tensors."""
+    """Cut what is missing of some tensors, those whose rows and columns are measured where bands end."""
     missing = [_missing_bytes(checkpoint.tensors[i], covered.get(i, ())) for i in ordinals]
     left = sum(missing)
     for ordinal, nbytes in zip(ordinals, missing, strict=True):
         tensor, spans = checkpoint.tensors[ordinal], covered.get(ordinal, ())
-        yield from cut_tensor(ordinal, tensor, spans, limits.next_bytes(left))
+        matrix = measured_matrix(tensor) if iid else None
+        yield from cut_tensor(ordinal, tensor, spans, limits.next_bytes(left), matrix)
         left -= nbytes
 
 
@@ -116,7 +154,7 @@ def make_task(key: int, checkpoint: Checkpoint, group: list[Chunk], limits: Fitt
         tuple(checkpoint.files[n] for n in numbers),
         tuple(_renumbered(c, numbers) for c in group),
         block,
-        block + tables + RESULT_BYTES + max(map(_unpacked_bytes, group)),
+        block + tables + RESULT_BYTES + max(map(_unpacked_bytes, group)) + sum(map(_bands_bytes, group)),
         passing,
         ahead=ahead,
     )
@@ -147,6 +185,27 @@ def _unpacked_bytes(chunk: Chunk) -> int:
         return 0
     dense = chunk.piece.elements * DTYPES[chunk.dtype].bits // 8 if chunk.piece.view else 0
     return chunk.nbytes + chunk.piece.memory + dense
+
+
+def _bands_bytes(chunk: Chunk) -> int:
+    """Memory that the rows and columns of a chunk take: a band, and sums before and after they are joined."""
+    if chunk.matrix is None:
+        return 0
+    sides = 2 if chunk.scaled else 1
+    return sides * sums_bytes(chunk.matrix, chunk.elements) + 12 * chunk.matrix.start(1)
+
+
+def sums_bytes(matrix: Matrix, elements: int) -> int:
+    """Memory that the sums of rows and columns of some elements of a matrix take, while they are joined."""
+    rows, bands = elements // matrix.columns + 1, elements // matrix.start(1) + 1
+    arrays = 2 * bands.bit_length() + matrix.waiting + 2
+    return 48 * rows + 16 * matrix.columns * arrays
+
+
+def spectrum_bytes(matrix: Matrix) -> int:
+    """Memory that singular values take: the matrix, its Gram matrix twice, and strips of float64."""
+    smaller = min(matrix.rows, matrix.columns)
+    return 4 * matrix.elements + 24 * smaller**2 + 32 * MIB
 
 
 def piece_chunk(ordinal: int, tensor: TensorInfo, piece: Piece, first: int) -> Chunk:

@@ -6,9 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.errors import BudgetError, ConfigError
+from engine.nouns.matrices import measured_matrix, spectrum_matrix
 from engine.nouns.records import Checkpoint, Span, TensorInfo
 from engine.nouns.tasks import Scaled, Task
-from engine.plan.cutting import base_bytes, cut_tensors, group_chunks, process_bytes, whole_chunks
+from engine.plan.cutting import (
+    base_bytes,
+    cut_tensors,
+    group_chunks,
+    process_bytes,
+    spectrum_bytes,
+    sums_bytes,
+    whole_chunks,
+)
 from engine.plan.limits import MIB, REFINE_BYTES, Fitted, Limits, Selection, fit
 
 
@@ -41,6 +50,7 @@ def plan_scan(
     covered: Mapping[int, Sequence[Span]],
     *,
     exact: bool = False,
+    iid: int | None = None,
 ) -> Plan:
     """Cut the selected tensors of a checkpoint into tasks.
 
@@ -50,6 +60,8 @@ def plan_scan(
         limits: how to cut, and the memory limit.
         covered: for each ordinal the spans of elements that an earlier, interrupted scan has counted.
         exact: whether a second pass over 32-bit floats will follow, which takes more memory.
+        iid: None if rows, columns and neighbours are not measured; else the largest smaller side of matrices
+            whose singular values are looked at too, 0 for none.
 
     Raises:
         ConfigError: nothing is selected, or a limit makes no sense.
@@ -68,16 +80,18 @@ def plan_scan(
     scaled = scaled_tensors(checkpoint)
     chunks = [
         replace(c, scaled=scaled[c.tensor]) if c.tensor in scaled else c
-        for c in cut_tensors(checkpoint, covered, read, fitted)
+        for c in cut_tensors(checkpoint, covered, read, fitted, iid=iid is not None)
     ]
     tasks = tuple(group_chunks(checkpoint, chunks, fitted))
     refined = exact and any(_is_refined(checkpoint.tensors[i]) for i in measured)
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES if refined else 0)
+    if iid:
+        each = max(each, *(_spectrum_bytes(checkpoint, i, iid) for i in measured), 0)
     each += process_bytes(checkpoint, fitted)
-    base = base_bytes(checkpoint, fitted)
+    base = base_bytes(checkpoint, fitted) + (_sums_bytes(checkpoint, measured) if iid is not None else 0)
     projected = base + min(limits.workers, len(tasks)) * each
     if limits.memory_bytes is not None and projected > limits.memory_bytes:
-        _refuse(checkpoint, tasks, fitted, projected, each)
+        _refuse(checkpoint, tasks, fitted, projected, base, each)
     return Plan(tasks, tuple(measured), tuple(listed), projected)
 
 
@@ -127,14 +141,24 @@ def plan_refine(
     )
 
 
+def _sums_bytes(checkpoint: Checkpoint, measured: Sequence[int]) -> int:
+    """What the driver keeps of the rows and columns of tensors that are not whole, with the next parts."""
+    matrices = (measured_matrix(checkpoint.tensors[i]) for i in measured)
+    return 2 * max((sums_bytes(m, m.elements) for m in matrices if m), default=0)
+
+
+def _spectrum_bytes(checkpoint: Checkpoint, ordinal: int, side: int) -> int:
+    matrix = spectrum_matrix(checkpoint.tensors[ordinal], side)
+    return spectrum_bytes(matrix) if matrix else 0
+
+
 def _is_refined(tensor: TensorInfo) -> bool:
     return tensor.coding is not None and not tensor.coding.complete and tensor.elements > 0
 
 
 def _refuse(
-    checkpoint: Checkpoint, tasks: tuple[Task, ...], limits: Fitted, projected: int, each: int
+    checkpoint: Checkpoint, tasks: tuple[Task, ...], limits: Fitted, projected: int, base: int, each: int
 ) -> None:
-    base = base_bytes(checkpoint, limits)
     message = (
         f"would take {projected / MIB:,.0f} MiB, over the limit of "
         f"{(limits.memory_bytes or 0) / MIB:,.0f} MiB: {base / MIB:,.0f} MiB for the process"

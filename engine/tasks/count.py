@@ -5,10 +5,12 @@ from __future__ import annotations
 from engine.nouns.tasks import Outcome, Task
 from engine.sketch import Sketch
 from engine.statistics.refinement import Refinement
+from engine.statistics.spectrum import Spectrum
 from engine.tasks.adapters import AdapterBody
 from engine.tasks.delta import DeltaBody
 from engine.tasks.refine import RefineBody
 from engine.tasks.scan import ScanBody
+from engine.tasks.spectrum import SpectrumBody
 
 
 class CountBody:
@@ -19,9 +21,13 @@ class CountBody:
         self._refine: RefineBody | None = None
         self._delta: DeltaBody | None = None
         self._adapter: AdapterBody | None = None
+        self._spectrum: SpectrumBody | None = None
 
-    def __call__(self, task: Task) -> Outcome[Sketch | Refinement]:
+    def __call__(self, task: Task) -> Outcome[Sketch | Refinement | Spectrum]:
         """Do what the task says."""
+        if task.spectrum is not None:
+            self._spectrum = self._spectrum or SpectrumBody()
+            return self._spectrum(task)
         if task.steps:
             self._delta = self._delta or DeltaBody()
             return self._delta(task)

@@ -17,6 +17,7 @@ from engine.nouns.merging import Need, Roles, Stretch
 from engine.nouns.tasks import Merge, Outcome, Part, Step, Task
 from engine.sketch import Counter, Sketch
 from engine.statistics.refinement import Refinement
+from engine.statistics.spectrum import Spectrum
 from engine.tasks.blocks import BlockReader
 from engine.tasks.count import CountBody
 from engine.tasks.folding import FoldBody
@@ -26,7 +27,7 @@ from engine.tasks.measuring import Measure, Measurer
 from engine.tasks.together import BLOCK, Blocks, Together, stored
 from engine.tasks.writing import Files
 
-Found = Sketch | Refinement
+Found = Sketch | Refinement | Spectrum
 _PLAIN = METHODS["linear"]  # of one tensor: itself, rounded
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.bands import BandCounter, Values
 from engine.nouns.dtypes import DTYPES
-from engine.nouns.tasks import Outcome, Part, Task
-from engine.sketch import Counter, Sketch
+from engine.nouns.tasks import Chunk, Outcome, Part, Task
+from engine.sketch import Counter, Sketch, as_f32
 from engine.tasks.blocks import BlockReader
 from engine.tasks.scaled import Dequantiser
 
@@ -20,20 +27,71 @@ class ScanBody:
         """Count the elements of every chunk of a task."""
         counters, self._counters = self._counters, {}  # come back only when all went well
         parts: list[Part[Sketch]] = []
+        run: _Run | None = None
         for chunk, blocks in self._reader.read(task):
-            codes = _counter(counters, chunk.dtype)
-            if chunk.scaled is None:
-                for block in blocks:
-                    codes.add(block)
-            else:
-                values, dequantiser = _counter(counters, "F32"), Dequantiser(task, chunk)
-                for block in blocks:
-                    codes.add(block)
-                    values.add(dequantiser.values(block))
-                parts.append(Part(chunk.scaled.tensor, chunk.span, values.sketch()))
-            parts.append(Part(chunk.tensor, chunk.span, codes.sketch()))
+            if run is None or not run.goes_on_with(chunk):
+                parts += run.parts() if run else ()
+                run = _Run(chunk, counters)
+            run.add(task, chunk, blocks)
+        parts += run.parts() if run else ()
         self._counters = counters
         return Outcome(task.key, task.nbytes, tuple(parts))
+
+
+class _Run:
+    """A chunk; or, of a matrix, those that follow each other, so that no rows are torn apart between them."""
+
+    def __init__(self, chunk: Chunk, counters: dict[str, Counter]) -> None:
+        self._chunk, self._stop = chunk, chunk.first
+        self._codes = _Side(_counter(counters, chunk.dtype), chunk)
+        self._values = _Side(_counter(counters, "F32"), chunk) if chunk.scaled else None
+
+    def goes_on_with(self, chunk: Chunk) -> bool:
+        """Whether a chunk follows."""
+        together = chunk.matrix is not None and chunk.tensor == self._chunk.tensor
+        return together and chunk.first == self._stop
+
+    def add(self, task: Task, chunk: Chunk, blocks: Iterator[NDArray[np.uint8]]) -> None:
+        """Count the elements of the next chunk."""
+        dequantiser = Dequantiser(task, chunk) if chunk.scaled else None
+        for block in blocks:
+            self._codes.add(block)
+            if self._values and dequantiser:
+                self._values.add(dequantiser.values(block))
+        self._stop = chunk.span[1]
+
+    def parts(self) -> Iterator[Part[Sketch]]:
+        """What was counted."""
+        span = self._chunk.first, self._stop
+        if self._values and self._chunk.scaled:
+            yield Part(self._chunk.scaled.tensor, span, self._values.sketch())
+        yield Part(self._chunk.tensor, span, self._codes.sketch())
+
+
+class _Side:
+    """What is found out about elements of one dtype."""
+
+    def __init__(self, counter: Counter, chunk: Chunk) -> None:
+        self._counter = counter
+        self._bands = BandCounter(chunk.matrix, chunk.first) if chunk.matrix else None
+
+    def add(self, block: NDArray[np.uint8]) -> None:
+        self._counter.add(block)
+        if self._bands:
+            self._bands.add(_values(block, self._counter))
+
+    def sketch(self) -> Sketch:
+        sketch = self._counter.sketch()
+        return replace(sketch, bands=self._bands.bands()) if self._bands else sketch
+
+
+def _values(block: NDArray[np.uint8], counter: Counter) -> Values:
+    """The elements as `Bands` takes them."""
+    if counter.coding.name == "bf16":
+        return block.view(np.uint16)
+    if counter.coding.name == "f16":
+        return block.view(np.int16)
+    return as_f32(block, counter.dtype)
 
 
 def _counter(counters: dict[str, Counter], dtype: str) -> Counter:

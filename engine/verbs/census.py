@@ -23,6 +23,7 @@ from engine.verbs.census_feed import CensusFeed, Entry
 from engine.verbs.entrance import Budget, Entrance, Options
 from engine.verbs.limits import limits_of
 from engine.verbs.opening import Opener
+from engine.verbs.scan_job import depth
 from engine.verbs.scribe import Scribe
 from engine.warehouse.known import Refusal, keep_refusals, known
 from engine.warehouse.store import Warehouse
@@ -70,6 +71,8 @@ def census(
     selection: Selection = Selection(),  # noqa: B008 - frozen
     budget: Budget = Budget(),  # noqa: B008 - frozen
     exact: bool = False,
+    iid: bool = False,
+    spectrum: int = 0,
     force: bool = False,
     ray: str | None = None,
     workers: int | None = None,
@@ -95,6 +98,8 @@ def census(
         selection: which tensors of each.
         budget: what each may take.
         exact: as for `engine.scan`.
+        iid: likewise.
+        spectrum: likewise.
         force: scan again even what has not changed, and what was refused.
         ray: as for `engine.scan`.
         workers: likewise.
@@ -115,15 +120,15 @@ def census(
     """
     began = time.monotonic()
     store = Warehouse(warehouse, listener=listener)
-    spec = {**asdict(selection), "exact": exact}
+    spec, deep = {**asdict(selection), "exact": exact}, depth(iid=iid, spectrum=spectrum)
     with store.writing() as connection:  # makes it, should it be missing
-        before = known(connection, spec)
+        before = known(connection, spec, deep)
     with ExitStack() as stack:
         if executor is None:
             executor = stack.enter_context(choose_executor(ray, workers, listener=listener))
         limits = limits_of(executor, task_bytes=task_bytes, memory_bytes=memory_bytes, ranges=ranges)
         judge = _Judge(store, spec, listener)
-        options = Options(selection, exact, force, spec)
+        options = Options(selection, exact, deep, force, spec)
         entrance = Entrance(store, before, options, budget, limits, listener)
         wanted = _wanted(checkpoints, include, exclude, listener)
         with Opener(wanted, entrance.open, ahead) as opener:

@@ -14,7 +14,7 @@ from engine.nouns.records import Checkpoint
 from engine.nouns.tasks import Task
 from engine.plan import Plan
 from engine.verbs.opening import Opener, Tried
-from engine.verbs.scan_job import Counted, ScanJob
+from engine.verbs.scan_job import Counted, ScanJob, status_of
 from engine.verbs.scribe import Scribe
 
 
@@ -26,9 +26,9 @@ class Entry:
         uri: where it is.
         name: the subject's name, "" if it is none.
         status: `planned` (of a dry run: it would be scanned), `scanned`, `resumed` (an interrupted scan was
-            completed), `unchanged` (nothing was read), `skipped` (it was not asked for, or is over its
-            budget), `refused` (it is damaged, or no checkpoint) or `failed` (a machine or a store failed;
-            the next census tries again).
+            completed), `added` (what was asked for in addition to an earlier scan), `unchanged` (nothing
+            was read), `skipped` (it was not asked for, or is over its budget), `refused` (it is damaged, or
+            no checkpoint) or `failed` (a machine or a store failed; the next census tries again).
         reason: why it was skipped, refused or failed.
         fingerprint: of its files; "" if it was not opened.
         subject_id: its number in the warehouse.
@@ -50,7 +50,7 @@ class Entry:
     @property
     def complete(self) -> bool:
         """Whether all of it is in the warehouse."""
-        return self.status in ("scanned", "resumed", "unchanged")
+        return self.status in ("scanned", "resumed", "added", "unchanged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class CensusFeed:
                 running.job.end()
                 self._end(running, "failed", str(failed[running.job]))
             elif running.job.over:
-                self._end(running, "resumed" if running.job.standing.resumed else "scanned", "")
+                self._end(running, status_of(running.job.standing), "")
 
     def _stop_what_is_over_time(self) -> None:
         if self._most_seconds is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.nouns.candidate import Candidate
@@ -40,12 +41,14 @@ class Options:
     Attributes:
         selection: which tensors.
         exact: whether 32-bit floats get a second pass.
+        iid: what is looked at beside the counts, as from `scan.depth`.
         force: whether to scan again what is known.
         spec: what of this decides what the rows say.
     """
 
     selection: Selection
     exact: bool
+    iid: int | None
     force: bool
     spec: Spec
 
@@ -102,24 +105,25 @@ class Entrance:
 
     def begin(self, opened: Sequence[Ready]) -> list[ScanJob]:
         """Enter checkpoints in the warehouse, in one transaction, and begin to scan them."""
-        spec, force = self._options.spec, self._options.force
+        wanted: Any = {k: getattr(self._options, k) for k in ("spec", "force", "iid")}
         with self._store.writing() as connection:
-            found = [begin(connection, r.checkpoint, name=r.name, spec=spec, force=force) for r in opened]
+            found = [begin(connection, r.checkpoint, name=r.name, **wanted) for r in opened]
         return [self._job(ready, standing) for ready, standing in zip(opened, found, strict=True)]
 
     def _job(self, ready: Ready, standing: Standing) -> ScanJob:
-        checkpoint, exact = ready.checkpoint, self._options.exact
+        checkpoint, exact, iid = ready.checkpoint, self._options.exact, self._options.iid
         job = ScanJob(
             checkpoint,
             standing,
             exact=exact,
+            iid=iid,
             limits=self._limits,
             listener=self._listener,
             journal=Journal(self._store.path, checkpoint),
         )
         plan, covered = ready.plan, job.covered()
         if covered:
-            plan = plan_scan(checkpoint, self._options.selection, self._limits, covered)
+            plan = plan_scan(checkpoint, self._options.selection, self._limits, covered, iid=iid)
         job.begin(plan)
         return job
 
@@ -141,7 +145,8 @@ class Entrance:
         if (over := self._over_budget(nbytes)) is not None:
             return Entry(uri, "", "skipped", over, fingerprint, None, nbytes)
         require_sound(checkpoint)
-        plan = plan_scan(checkpoint, self._options.selection, self._limits, {}, exact=self._options.exact)
+        wanted = self._options
+        plan = plan_scan(checkpoint, wanted.selection, self._limits, {}, exact=wanted.exact, iid=wanted.iid)
         return Ready(checkpoint, plan, candidate.name or checkpoint.name)
 
     def _over_budget(self, nbytes: int | None) -> str | None:

@@ -145,6 +145,8 @@ def _census(
         selection=Selection(settings.tensors.include, settings.tensors.exclude),
         budget=Budget(settings.budget.bytes, settings.budget.seconds),
         exact=settings.exact,
+        iid=settings.iid,
+        spectrum=settings.spectrum_side,
         force=settings.force,
         executor=executor,
         task_bytes=run.task_size,

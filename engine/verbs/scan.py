@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from engine.errors import TaskError
@@ -20,7 +21,7 @@ from engine.nouns.tasks import Task
 from engine.plan import BLOCK_BYTES, Limits, Plan, Selection, plan_scan
 from engine.tasks.count import CountBody
 from engine.verbs.limits import limits_of
-from engine.verbs.scan_job import Counted, ScanJob
+from engine.verbs.scan_job import Counted, ScanJob, depth, status_of
 from engine.verbs.scribe import Scribe
 from engine.warehouse.journal import Journal
 from engine.warehouse.store import Warehouse
@@ -37,7 +38,8 @@ class ScanReport:
         subject_id: its number in the warehouse.
         name: its name there.
         uri: what was scanned.
-        status: `scanned`, `resumed` (an interrupted scan was completed) or `unchanged` (nothing was read).
+        status: `scanned`, `resumed` (an interrupted scan was completed), `added` (what was asked for in
+            addition was added to an earlier scan) or `unchanged` (nothing was read).
         tensors: tensors in the warehouse, those only listed with a reason among them.
         listed: tensors that are not counted.
         nbytes: bytes of the checkpoint's tensors.
@@ -65,6 +67,8 @@ def scan(
     ray: str | None = None,
     executor: Executor | None = None,
     exact: bool = False,
+    iid: bool = False,
+    spectrum: int = 0,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     force: bool = False,
@@ -87,6 +91,9 @@ def scan(
         ray: the Ray cluster that does it: `local` for a private one, `auto`, or an address.
         executor: who does it, in place of `workers` and `ray`; stays open.
         exact: read 32-bit floats a second time, so that filters and quantiles of them are exact too.
+        iid: look at rows, columns and neighbours too. A checkpoint that was scanned without is read again,
+            and what is new is added to its subject.
+        spectrum: look at singular values too, of matrices whose smaller side is at most this; 0 for none.
         include: shell patterns; only tensors whose name matches one are scanned.
         exclude: shell patterns; tensors whose name matches one are not scanned.
         force: scan again even when nothing has changed.
@@ -121,6 +128,7 @@ def scan(
             limits,
             name=name,
             exact=exact,
+            iid=depth(iid=iid, spectrum=spectrum),
             selection=Selection(tuple(include), tuple(exclude)),
             force=force,
             listener=listener,
@@ -135,30 +143,34 @@ def scan_checkpoint(
     *,
     name: str | None = None,
     exact: bool = False,
+    iid: int | None = None,
     selection: Selection = EVERYTHING,
     force: bool = False,
     listener: Listener = ignore,
 ) -> ScanReport:
-    """Scan a checkpoint whose headers were read before; otherwise as `scan`."""
+    """Scan a checkpoint whose headers were read before; `iid` as from `depth`, and otherwise as `scan`."""
     began = time.monotonic()
-    plan = plan_scan(
-        checkpoint, selection, limits, {}, exact=exact
-    )  # refuses before the warehouse hears of it
+    planned = partial(plan_scan, checkpoint, selection, limits, exact=exact, iid=iid)
+    plan = planned({})  # refuses before the warehouse hears of it
     spec = {**asdict(selection), "exact": exact}
     with store.writing() as connection:
-        standing = begin(connection, checkpoint, name=name or checkpoint.name, spec=spec, force=force)
+        standing = begin(
+            connection, checkpoint, name=name or checkpoint.name, spec=spec, force=force, iid=iid
+        )
     nbytes_read = 0
     if not standing.complete:
         journal = Journal(store.path, checkpoint)
-        job = ScanJob(checkpoint, standing, exact=exact, limits=limits, listener=listener, journal=journal)
-        plan = plan_scan(checkpoint, selection, limits, job.covered())
+        job = ScanJob(
+            checkpoint, standing, exact=exact, iid=iid, limits=limits, listener=listener, journal=journal
+        )
+        plan = planned(job.covered())
         _run(job, plan, executor, Scribe(store, listener))
         nbytes_read = job.nbytes_read
     return ScanReport(
         subject_id=standing.subject_id,
         name=standing.name,
         uri=checkpoint.uri,
-        status="unchanged" if standing.complete else "resumed" if standing.resumed else "scanned",
+        status=status_of(standing),
         tensors=len(plan.measured) + len(plan.listed),
         listed=len(plan.listed),
         nbytes=checkpoint.nbytes,
@@ -247,6 +259,8 @@ def dry_run(
     *,
     workers: int | None = None,
     ray: str | None = None,
+    iid: bool = False,
+    spectrum: int = 0,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     task_bytes: int | None = None,
@@ -265,7 +279,8 @@ def dry_run(
         )
     checkpoint = open_checkpoint(str(uri))
     require_sound(checkpoint)
-    plan = plan_scan(checkpoint, Selection(tuple(include), tuple(exclude)), limits, {})
+    wanted = Selection(tuple(include), tuple(exclude))
+    plan = plan_scan(checkpoint, wanted, limits, {}, iid=depth(iid=iid, spectrum=spectrum))
     return DryRun(
         name=checkpoint.name,
         uri=checkpoint.uri,

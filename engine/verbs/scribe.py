@@ -10,7 +10,7 @@ from engine.execution.executor import Failed
 from engine.nouns.events import Listener, TaskFailed
 from engine.verbs.scan_job import ScanJob
 from engine.warehouse.store import Warehouse
-from engine.warehouse.subjects import discard
+from engine.warehouse.subjects import discard, forget_partials
 
 FLUSH_SECONDS = 2.0
 """A crash costs at most the work of this long, and of the tasks that were running; of an eighth of it, where
@@ -75,7 +75,10 @@ class Scribe:
             if isinstance(error, FormatError):
                 job.forget()
                 with self._store.writing() as connection:
-                    discard(connection, job.standing.subject_id)
+                    if job.standing.added:  # what it was before is true of the file that was there before
+                        forget_partials(connection, job.standing.subject_id)
+                    else:
+                        discard(connection, job.standing.subject_id)
             elif isinstance(error, (TaskError, KeyboardInterrupt)):
                 for _, failure in self._put([job]):  # the others' time goes on
                     raise failure

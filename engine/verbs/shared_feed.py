@@ -10,9 +10,7 @@ from itertools import count
 
 from engine.execution.executor import Done, Failed
 from engine.nouns.tasks import Outcome, Part, Task
-from engine.sketch import Sketch
-from engine.statistics.refinement import Refinement
-from engine.verbs.scan_job import Counted, ScanJob
+from engine.verbs.scan_job import Counted, Found, ScanJob
 from engine.verbs.scribe import Scribe
 
 
@@ -82,13 +80,13 @@ class SharedFeed:
 
     def _share_out(self, ended: Done[Counted]) -> None:
         """Give each job its parts, and its bytes: the base's are those of the first."""
-        own: dict[int, list[Part[Sketch | Refinement]]] = {}
+        own: dict[int, list[Part[Found]]] = {}
         for part in ended.outcome.parts:
             number = bisect_right(self._offsets, part.tensor) - 1
             own.setdefault(number, []).append(replace(part, tensor=part.tensor - self._offsets[number]))
         for number, nbytes in shared_bytes(ended.task, self._offsets).items():
             parts = tuple(own.get(number, ()))
-            outcome: Outcome[Sketch | Refinement] = Outcome(ended.task.key, nbytes, parts)
+            outcome: Outcome[Found] = Outcome(ended.task.key, nbytes, parts)
             self._jobs[number].add(replace(ended, outcome=outcome))
 
     def _write(self) -> None:

@@ -19,8 +19,10 @@ from engine.errors import FormatError
 FORMAT = 1
 """Of the export; columns may be added without a new one."""
 SUBJECTS = "subjects"
-TABLES = ("tensors", "filtered", "bins", "tensor_stats")
+TABLES = ("tensors", "filtered", "bins", "iid", "tensor_stats")
 """In the order in which they are written; `subjects` follows."""
+YOUNG = ("iid",)
+"""Tables that older exports lack."""
 CODES = "codes/codes.parquet"
 MARK = b"gaussmeter"
 
@@ -93,7 +95,8 @@ def parse_manifest(mark: Mapping[str, Any], file: str) -> Manifest:
         FormatError: it is no manifest.
     """
     try:
-        files = {table: Size(**mark["files"][table]) for table in TABLES}
+        there = (t for t in TABLES if t not in YOUNG or t in mark["files"])
+        files = {table: Size(**mark["files"][table]) for table in there}
         manifest = Manifest(mark["schema"], mark["made_of"], tuple(mark["parents"]), files)
         numbers = [manifest.schema, *(n for size in files.values() for n in (size.rows, size.nbytes))]
         words = [manifest.made_of, *manifest.parents]

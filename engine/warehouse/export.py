@@ -30,7 +30,7 @@ _GROUP_ROWS = 1 << 19
 _CARDS = """
 SELECT
     subject_id, name, uri, fingerprint, kind, spec::VARCHAR,
-    revision, engine_version, started_at, finished_at, parent_ids
+    revision, engine_version, started_at, finished_at, iid, parent_ids
 FROM subjects
 WHERE status = 'complete' AND (
     ?::INTEGER IS NULL OR subject_id = ?

@@ -17,7 +17,6 @@ from engine.nouns.records import SourceFile
 from engine.version import __version__
 from engine.warehouse.exchange import (
     SUBJECTS,
-    TABLES,
     Manifest,
     file_of,
     identity_of,
@@ -29,7 +28,7 @@ from engine.warehouse.queries import named_queries
 from engine.warehouse.rows import Connection, all_rows, first_row, one_value
 from engine.warehouse.subjects import canonical, discard
 
-_KEPT = ("tensors", "filtered", "bins")  # the numbers of `tensor_stats` are worked out from these
+_KEPT = ("tensors", "filtered", "bins", "iid")  # the numbers of `tensor_stats` are worked out from these
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ def _spec(text: str, file: str) -> str:
 
 def _sources(key: str, files: Mapping[str, SourceFile], manifest: Manifest) -> dict[str, SourceFile]:
     found = {}
-    for table in TABLES:
+    for table in manifest.files:
         path, size = file_of(table, key), manifest.files[table].nbytes
         if path not in files:
             raise FormatError(f"has no {path}; export it again", file=key)
@@ -190,7 +189,7 @@ def take_in(
             list(row.values()),
         )
     )
-    for table in _KEPT:
+    for table in (t for t in _KEPT if t in incoming.sources):
         with open_parquet(incoming.sources[table]) as file:
             _take_table(connection, file, table, incoming, expected[table], subject_id)
     _check_sums(connection, subject_id, incoming.sources["bins"].uri)
@@ -240,7 +239,7 @@ def _take_table(
         columns = [c for c in columns if c not in ("subject", "name", "coding")]
     statement = _NUMBERED if table == "tensors" else _BELONGING.format(table=table)
     taken = 0
-    for batch in _in_order(_sound(file, columns, shape, uri), uri):
+    for batch in _in_order(_sound(file, columns, shape, uri), uri, once=table == "iid"):
         once = pa.RecordBatchReader.from_batches(batch.schema, [batch])  # a table would live until the commit
         connection.register("new_rows", once)
         (count,) = connection.execute(statement, [subject_id]).fetchall()[0]
@@ -287,7 +286,7 @@ def _sound(
         yield batch
 
 
-def _in_order(rows: Iterator[pa.RecordBatch], uri: str) -> Iterator[pa.RecordBatch]:
+def _in_order(rows: Iterator[pa.RecordBatch], uri: str, *, once: bool) -> Iterator[pa.RecordBatch]:
     """Refuse what is not sorted by tensor, and by code: nothing can then be there twice."""
     last = -1
     for batch in rows:
@@ -296,7 +295,7 @@ def _in_order(rows: Iterator[pa.RecordBatch], uri: str) -> Iterator[pa.RecordBat
         if has_code:
             key = (key << 16) | batch.column("code").to_numpy()
         steps = np.diff(key, prepend=last)
-        if len(key) and (key[0] < 0 or steps.min() < (1 if has_code else 0)):
+        if len(key) and (key[0] < 0 or steps.min() < (1 if has_code or once else 0)):
             raise FormatError("is not in the order of its tensors and codes", file=uri)
         last = int(key[-1]) if len(key) else last
         yield batch

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from engine.bands import pack_bands, unpack_bands
 from engine.nouns.dtypes import CODINGS
 from engine.nouns.records import Checkpoint
 from engine.nouns.tasks import Part
@@ -136,10 +137,13 @@ def _packed(part: Part[Sketch]) -> bytes:
         "tensor": part.tensor, "span": part.span, "coding": sketch.coding, "size": len(sketch.codes),
         "low": low,
         "zeros": sketch.zeros, "minimum": sketch.minimum.hex(), "maximum": sketch.maximum.hex(),
+        "bands": sketch.bands is not None,
     }  # fmt: skip
     arrays = [getattr(sketch, name) for name in _names(low)]
     text = json.dumps(head).encode() + b"\n"
     body = text + b"".join(a.astype(_KINDS[n]).tobytes() for n, a in zip(_names(low), arrays, strict=True))
+    if sketch.bands is not None:
+        body += pack_bands(sketch.bands)
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -167,5 +171,6 @@ def _records(file: BinaryIO) -> Iterator[Part[Sketch]]:
             zeros=said["zeros"],
             minimum=float.fromhex(said["minimum"]),
             maximum=float.fromhex(said["maximum"]),
+            bands=unpack_bands(rest) if said.get("bands") else None,
         )
         yield Part(said["tensor"], (said["span"][0], said["span"][1]), sketch)

@@ -42,14 +42,15 @@ class Refusal:
     reason: str
 
 
-def known(connection: Connection, spec: Spec) -> Known:
-    """Read what is known of checkpoints that were scanned with these options."""
+def known(connection: Connection, spec: Spec, iid: int | None = None) -> Known:
+    """Read what is known of checkpoints that were scanned with these options; `iid` as for `begin`."""
     found = Known()
     rows = all_rows(
         connection,
         "SELECT uri, fingerprint, revision, subject_id, name FROM subjects "
-        "WHERE status = 'complete' AND kind = 'checkpoint' AND spec::VARCHAR = ? ORDER BY subject_id",
-        [canonical(spec)],
+        "WHERE status = 'complete' AND kind = 'checkpoint' AND spec::VARCHAR = ? "
+        "AND coalesce(iid, -1) >= ? ORDER BY subject_id",
+        [canonical(spec), -1 if iid is None else iid],
     )
     for uri, fingerprint, revision, subject_id, name in rows:
         found.complete[uri, fingerprint] = (subject_id, name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from engine.bands import unpack_bands
 from engine.execution.fold import Partial
+from engine.nouns.matrices import measured_matrix
 from engine.nouns.records import Checkpoint, TensorInfo
 from engine.sketch import Sketch
 from engine.version import __version__
@@ -31,6 +33,8 @@ class Standing:
         resumed: whether an interrupted scan is taken up.
         done: ordinals of the tensors whose rows are in.
         partials: tensors that were begun, by ordinal.
+        spectra: ordinals of the tensors whose singular values are in.
+        added: whether it was complete but for what is measured of rows, columns and singular values.
     """
 
     subject_id: int
@@ -39,6 +43,8 @@ class Standing:
     resumed: bool = False
     done: frozenset[int] = frozenset()
     partials: dict[int, Partial[Sketch]] = field(default_factory=dict)
+    spectra: frozenset[int] = frozenset()
+    added: bool = False
 
 
 def canonical(spec: Spec) -> str:
@@ -55,6 +61,7 @@ def begin(
     force: bool,
     kind: str = "checkpoint",
     parents: Sequence[int] = (),
+    iid: int | None = None,
 ) -> Standing:
     """Find a subject or enter it.
 
@@ -66,6 +73,8 @@ def begin(
         force: enter it anew even when it is complete, and drop what an interrupted scan left.
         kind: what it is.
         parents: numbers of the subjects that it was derived from.
+        iid: None if rows and columns are not measured; else the largest smaller side of matrices whose
+            singular values are wanted too, 0 for none.
     """
     identity = [checkpoint.uri, checkpoint.fingerprint, kind, canonical(spec)]
     if force:
@@ -75,18 +84,19 @@ def begin(
     else:
         found = first_row(
             connection,
-            f"SELECT subject_id, name, status FROM subjects WHERE {_IDENTITY} "
+            f"SELECT subject_id, name, status, coalesce(iid, -1) FROM subjects WHERE {_IDENTITY} "
             "ORDER BY status, subject_id DESC",
             identity,
         )
-        if found and found[2] == "complete":
+        if found and found[2] == "complete" and (iid is None or found[3] >= iid):
             return Standing(found[0], found[1], complete=True)
         if found:
-            return _interrupted(connection, found[0], found[1], checkpoint)
+            standing = _interrupted(connection, found[0], found[1], checkpoint, iid is not None)
+            return replace(standing, added=True) if found[2] == "complete" else standing
     subject_id = one_value(
         connection,
         "INSERT INTO subjects SELECT nextval('subject_numbers'), "
-        f"?, ?, ?, ?, ?, ?, ?::INTEGER[], ?, ?, ?, ?, {NOW}, NULL, 'running' "
+        f"?, ?, ?, ?, ?, ?, ?::INTEGER[], ?, ?, ?, ?, {NOW}, NULL, 'running', NULL "
         "RETURNING subject_id",
         [name, kind, checkpoint.uri, checkpoint.revision, checkpoint.fingerprint, checkpoint.format,
          list(parents), canonical(spec), __version__, len(checkpoint.files), checkpoint.nbytes],
@@ -94,20 +104,39 @@ def begin(
     return Standing(int(subject_id), name)
 
 
-def _interrupted(connection: Connection, subject_id: int, name: str, checkpoint: Checkpoint) -> Standing:
-    rows = all_rows(connection, "SELECT ordinal FROM tensors WHERE subject_id = ?", [subject_id])
+def _interrupted(
+    connection: Connection, subject_id: int, name: str, checkpoint: Checkpoint, iid: bool
+) -> Standing:
+    """What is there of a subject. Where rows and columns are wanted, what lacks them does not count."""
+    rows = all_rows(
+        connection,
+        "SELECT ordinal, t.reason IS NOT NULL OR t.alias_of IS NOT NULL OR i.tensor_id IS NOT NULL, "
+        "i.singular_values IS NOT NULL FROM tensors t LEFT JOIN iid i USING (tensor_id) WHERE subject_id = ?",
+        [subject_id],
+    )
     partials = all_rows(
         connection,
-        "SELECT ordinal, spans, codes, n, low_sum, low_square_sum, zeros, min, max "
+        "SELECT ordinal, spans, codes, n, low_sum, low_square_sum, zeros, min, max, bands "
         "FROM partials WHERE subject_id = ?",
         [subject_id],
     )
     found = {row[0]: _partial(checkpoint.tensors[row[0]], row[1:]) for row in partials}
-    return Standing(subject_id, name, resumed=True, done=frozenset(r[0] for r in rows), partials=found)
+    return Standing(
+        subject_id,
+        name,
+        resumed=True,
+        done=frozenset(ordinal for ordinal, measured, _ in rows if measured or not iid),
+        partials={i: p for i, p in found.items() if not iid or _is_measured(checkpoint.tensors[i], p)},
+        spectra=frozenset(ordinal for ordinal, _, spectrum in rows if spectrum),
+    )
+
+
+def _is_measured(info: TensorInfo, partial: Partial[Sketch]) -> bool:
+    return partial.found.bands is not None or measured_matrix(info) is None
 
 
 def _partial(info: TensorInfo, row: tuple[object, ...]) -> Partial[Sketch]:
-    spans, codes, n, low, square, zeros, minimum, maximum = row
+    spans, codes, n, low, square, zeros, minimum, maximum, bands = row
     coding = info.coding
     assert coding is not None
     flat = np.asarray(spans).tolist()
@@ -120,6 +149,7 @@ def _partial(info: TensorInfo, row: tuple[object, ...]) -> Partial[Sketch]:
         int(str(zeros)),
         float(str(minimum)),
         float(str(maximum)),
+        None if bands is None else unpack_bands(bytes(bands)),  # type: ignore[call-overload]
     )
     return Partial(tuple(zip(flat[::2], flat[1::2], strict=True)), sketch)
 
@@ -169,14 +199,18 @@ def is_there(connection: Connection, subject_id: int) -> bool:
     )
 
 
-def finish(connection: Connection, subject_id: int) -> None:
-    """Mark a subject complete, and drop older ones that a forced scan has replaced."""
-    connection.execute("DELETE FROM partials WHERE subject_id = ?", [subject_id])
+def finish(connection: Connection, subject_id: int, iid: int | None = None) -> None:
+    """Mark a subject complete, and drop older ones that a forced scan has replaced; `iid` as for `begin`."""
+    forget_partials(connection, subject_id)
     connection.execute(
         f"UPDATE subjects SET status = 'complete', finished_at = {NOW} "
         "WHERE subject_id = ? AND status = 'running'",
         [subject_id],
     )
+    if iid is not None:
+        connection.execute(
+            "UPDATE subjects SET iid = greatest(coalesce(iid, 0), ?) WHERE subject_id = ?", [iid, subject_id]
+        )
     replaced = all_rows(
         connection,
         "SELECT o.subject_id FROM subjects o JOIN subjects s USING (uri, fingerprint, kind) "
@@ -187,9 +221,14 @@ def finish(connection: Connection, subject_id: int) -> None:
         discard(connection, old)
 
 
+def forget_partials(connection: Connection, subject_id: int) -> None:
+    """Remove what an interrupted scan knows of tensors that it had begun."""
+    connection.execute("DELETE FROM partials WHERE subject_id = ?", [subject_id])
+
+
 def discard(connection: Connection, subject_id: int) -> None:
     """Remove every trace of a subject."""
-    for table in ("bins", "filtered"):
+    for table in ("bins", "filtered", "iid"):
         connection.execute(
             f"DELETE FROM {table} WHERE tensor_id IN (SELECT tensor_id FROM tensors WHERE subject_id = ?)",
             [subject_id],

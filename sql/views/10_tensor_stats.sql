@@ -63,7 +63,34 @@ SELECT
     t.note,
     t.reason,
     t.alias_of,
-    t.form
+    t.form,
+    -- what scan --iid adds, NULL where it was not asked for or cannot be
+    i.row_lag,
+    i.row_lag_limit,
+    i.column_lag,
+    i.column_lag_limit,
+    i.row_spread,
+    i.row_spread_low,
+    i.row_spread_high,
+    i.row_sigma_cv,
+    i.column_spread,
+    i.column_spread_low,
+    i.column_spread_high,
+    i.column_sigma_cv,
+    i.outlier_rows,
+    i.outlier_row,
+    i.outlier_row_ratio,
+    i.outlier_columns,
+    i.outlier_column,
+    i.outlier_column_ratio,
+    i.singular_values,
+    i.singular_distance,
+    i.singular_distance_limit,
+    i.singular_beyond,
+    i.singular_ratio,
+    i.matrix AS iid_matrix,
+    i.reason AS iid_reason
 FROM tensors t
 JOIN subjects s ON s.subject_id = t.subject_id AND s.status = 'complete'
-LEFT JOIN at_3s f ON f.tensor_id = t.tensor_id;
+LEFT JOIN at_3s f ON f.tensor_id = t.tensor_id
+LEFT JOIN iid i ON i.tensor_id = t.tensor_id;

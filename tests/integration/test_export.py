@@ -44,7 +44,7 @@ from tests.integration.test_object_stores import bucket, moto  # noqa: F401 - fi
 from tests.torch_files import archive, tensor
 from tests.torch_files import program as pickled
 
-TABLES = ("subjects", "tensors", "filtered", "bins", "tensor_stats")
+TABLES = ("subjects", "tensors", "filtered", "bins", "iid", "tensor_stats")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "tied.pth", archive(pickled({"a": tensor(), "b": tensor()})))
     warehouse = folder / "w.duckdb"
     for name in ("everything.safetensors", "llama.safetensors", "tied.pth"):
-        engine.scan(folder / name, warehouse=warehouse)
+        engine.scan(folder / name, warehouse=warehouse, iid=name.startswith("llama"))
     return warehouse
 
 

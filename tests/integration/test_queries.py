@@ -289,7 +289,7 @@ def desk(home: Path) -> Iterator[Desk]:
     checkpoints = {"model": base, "tuned": tuned(base), "damaged": damaged(), "convnext": convnext()}
     for name, tensors in checkpoints.items():
         path = write_tensors(home / f"{name}.safetensors", tensors)
-        scan(path, home / "filled.duckdb", name)
+        engine.scan(path, warehouse=home / "filled.duckdb", name=name, workers=1, iid=True)
     derive(home, home / "filled.duckdb")
     (home / "torn.safetensors").write_bytes((home / "model.safetensors").read_bytes()[:-1])
     engine.census([str(home / "torn.safetensors")], warehouse=home / "filled.duckdb", workers=1)
@@ -415,6 +415,29 @@ def test_departures_from_gaussian_put_the_exponential_and_the_laplace_first(desk
     rows = desk.ask("departures_from_gaussian", subject="model", limit=3)
     assert {f"model.layers.{i}.mlp.down_proj.weight" for i in (2, 3)} <= {r["name"] for r in rows}
     assert {r["shape_class"] for r in rows} >= {"sharp"}
+
+
+def test_roles_that_are_not_iid_are_named_with_what_departs(desk: Desk, tmp_path: Path) -> None:
+    here = {r["role"]: r for r in desk.ask("iid", subject="model")}
+    assert here["key"]["verdict"] == "i.i.d."
+    assert (here["key"]["matrices"], here["key"]["distance_outside"]) == (8, 0)
+    tensors = {}
+    for layer in range(3):
+        parts = {name: gaussian(700 + 10 * layer + i, 0.02, 96, 128) for i, name in enumerate("qkvo")}
+        parts["q"][:, 1:] += 0.3 * parts["q"][:, :-1]
+        parts["k"][5] *= 4
+        parts["v"] += 0.6 * gaussian(layer, 0.1, 96, 1) @ gaussian(9 + layer, 1, 1, 128)
+        for name, x in parts.items():
+            tensors[f"model.layers.{layer}.self_attn.{name}_proj.weight"] = bf16(x)
+    path = write_tensors(tmp_path / "planted.safetensors", tensors)
+    engine.scan(path, warehouse=tmp_path / "w.duckdb", workers=1, spectrum=128)
+    with Warehouse(tmp_path / "w.duckdb").reading() as connection:
+        rows = {r["role"]: r for r in Desk(connection).ask("iid")}
+    assert "neighbours in rows" in rows["query"]["verdict"].split(", ")
+    assert "outlier rows" in rows["key"]["verdict"].split(", ")
+    assert "low rank" in rows["value"]["verdict"].split(", ")
+    assert rows["attention output"]["verdict"] == "i.i.d."
+    assert rows["key"]["outlier_rows"] >= 3
 
 
 def test_sharp_layers_name_the_role(desk: Desk) -> None:

@@ -30,7 +30,7 @@ from engine.nouns.events import (
 )
 from tests.builders import COUNTED, Tensors, nasty_patterns, write_tensors
 from tests.integration.clusters import STORE, cluster, listening_beyond_loopback
-from tests.integration.helpers import contents, llama, made, subjects
+from tests.integration.helpers import contents, llama, made, normal, rows, subjects
 
 TASK = 1500
 
@@ -212,6 +212,18 @@ def test_a_private_cluster_counts_the_same_and_nobody_else_can_reach_it(case, tm
     assert len({e.pid for e in heard.of(WorkerJoined)} - {os.getpid()}) == 2
     assert len(heard.of(TaskStarted)) > 20
     assert heard.of(TaskRetried) == heard.of(WorkerLost) == []
+
+
+def test_rows_and_columns_are_measured_the_same(tmp_path, two):
+    shapes = {"BF16": (600, 700), "F32": (40, 9000), "F16": (3000, 70)}
+    path = write_tensors(tmp_path / "m.safetensors", {d: normal(d, *shape) for d, shape in shapes.items()})
+    sql, found = "SELECT * FROM iid ORDER BY tensor_id", []
+    for name, options in (("threads", {"workers": 1}), ("ray", {"executor": two[0], "task_bytes": 150_000})):
+        warehouse = made(tmp_path / f"{name}.duckdb")
+        engine.scan(path, warehouse=warehouse, spectrum=70, **options)
+        found.append(rows(warehouse, sql))
+    assert len(found[0]) == 3
+    assert found[0] == found[1]
 
 
 def test_no_worker_has_more_than_two_tasks(case, tmp_path, two):

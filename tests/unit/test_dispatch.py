@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from engine.execution.dispatch import (
     Late,
 )
 from engine.execution.executor import IN_FLIGHT
+from engine.nouns.matrices import Matrix
 from engine.nouns.tasks import Chunk, Task
 
 MIB = 1 << 20
@@ -435,6 +437,19 @@ def test_a_limit_follows_the_pace_and_the_bytes():
     assert limit(dispatch, 100 * MIB) == SLOWER * 50
     assert limit(dispatch, 10 * MIB) == SLOWER * 5
     assert limit(dispatch, 0) == limit(dispatch, MIB) == LEAST_LIMIT
+
+
+def test_singular_values_take_longer_than_reading():
+    dispatch = pool("a")
+    own = replace(task(5, MIB), spectrum=Matrix(4096, 6000))
+    dispatch.submit(own)
+    sent(dispatch)
+    assert dispatch.late(FIRST_LIMIT + 1) == []
+    assert dispatch.done("w0", 5, 0.0, 30.0)
+    dispatch.submit(replace(own, key=6))
+    sent(dispatch)
+    assert dispatch.late(200.0) == []
+    assert seen(dispatch.late(250.0)) == [("w0", [6], False)]
 
 
 def test_a_slow_task_counts_at_once_and_quick_ones_by_and_by():
