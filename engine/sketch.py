@@ -157,22 +157,23 @@ class Near:
         """The first pattern, how many there are, and where they go; see `cpu.keep_near`."""
         return np.uint32(self._low << 16), np.uint32(self._high - self._low << 16), self._found, self.kept
 
-    def lows(self, code: int, number: int) -> NDArray[np.int64] | None:
-        """How often each low half occurs with a code.
+    def low(self, code: int, number: int, rank: int) -> int | None:
+        """The low half of a magnitude.
 
         Args:
-            code: without its sign.
+            code: its code, without the sign.
             number: how many elements have it.
+            rank: among them, from 0, the smallest.
 
         Returns:
-            (65536,) int64; None if the code is not one of these, or they were too many.
+            None if the code is not one of these, or they were too many.
         """
         if not self._low <= code < self._high or self.kept < 0:
             return None
         kept = self._found[: self.kept]
-        found = np.bincount(kept[kept >> np.uint32(16) == code] & np.uint32(0xFFFF), minlength=1 << 16)
-        found[0] = number - found.sum()
-        return found
+        found = kept[kept >> np.uint32(16) == code]
+        place = rank - (number - found.size)  # those that were left out are the smallest
+        return int(np.partition(found, place)[place]) & 0xFFFF if place >= 0 else 0
 
 
 _NOWHERE = Near(0, 0, np.empty(0, np.uint32)).place

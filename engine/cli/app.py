@@ -23,6 +23,7 @@ from engine.cli import (
     verifying,
 )
 from engine.cli.output import complain, prepare_streams
+from engine.cli.startup import collect_rarely
 from engine.errors import GaussmeterError
 from engine.execution.process import few_arenas, without_telemetry
 from engine.version import __version__
@@ -85,6 +86,7 @@ def main() -> None:
     prepare_streams()
     few_arenas()
     without_telemetry()
+    collect_rarely()
     try:
         app()
     except GaussmeterError as error:

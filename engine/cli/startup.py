@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,11 @@ from threading import Event, Thread
 
 _AHEAD_BYTES = 2 << 30
 _STEP_BYTES = 16 << 20
+
+
+def collect_rarely() -> None:
+    """Look for cycles of garbage less often: a command makes few, and every look costs its workers time."""
+    gc.set_threshold(100_000, 50, 100)
 
 
 @contextmanager

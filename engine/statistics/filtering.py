@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from engine.statistics.distribution import Distribution, join
-from engine.statistics.moments import Moments, combine_moments, moments, shape_error
+from engine.statistics.moments import NOTHING, Moments, combine_moments, moments, shape_error
 
 SIGMAS = (3.0, 2.0)
 FLOORS = (0.0, 1e-3)
@@ -71,7 +71,7 @@ def filtered(cells: Distribution, total: Moments, sigmas: float, floor: float = 
     inner = moments(join(*whole)) if whole else Moments(0.0, math.nan, 0.0, 0.0, 0.0)
     kept = inner
     for _, some in cut:
-        kept = combine_moments(kept, moments(some))
+        kept = combine_moments(kept, _of_cell(some))
     bound = shape_error(join(*whole), kept) if whole else 0.0
     if cut:
         bound += _MARGIN * _worst(inner, kept, cut, total)
@@ -131,6 +131,12 @@ def _portion(cells: Distribution, i: int, low: float, high: float) -> Distributi
     )
 
 
+def _of_cell(cell: Distribution) -> Moments:
+    """Moments of one cell alone."""
+    n, offset, w2, w3, w4 = (float(a[0]) for a in (cell.n, cell.offset, cell.w2, cell.w3, cell.w4))
+    return Moments(n, cell.origin + offset, w2, w3, w4) if n > 0 else NOTHING
+
+
 def _worst(inner: Moments, kept: Moments, cut: list[Cut], total: Moments) -> float:
     """Largest change of any number when each cut cell is kept whole or not at all."""
     width = max(float(cell.high[0] - cell.low[0]) for cell, _ in cut)
@@ -139,7 +145,7 @@ def _worst(inner: Moments, kept: Moments, cut: list[Cut], total: Moments) -> flo
         return math.inf
     corners = [inner]
     for cell, _ in cut:
-        whole = moments(cell)
+        whole = _of_cell(cell)
         corners += [combine_moments(corner, whole) for corner in corners]
     taken = _numbers(kept, total)
     return max(_difference(_numbers(corner, total), taken) for corner in corners)

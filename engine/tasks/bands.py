@@ -90,9 +90,9 @@ def _end(sought: Sought, sketch: Sketch, near: Near | None) -> float | None:
     code, rank = sought
     if code >= INFINITE:
         return math.inf
-    found = near.lows(code, number_of(sketch, code)) if near is not None else None
-    if found is not None:
-        return magnitude(found, code, rank)
+    half = near.low(code, number_of(sketch, code), rank) if near is not None else None
+    if half is not None:
+        return float(np.array([code << 16 | half], np.uint32).view(np.float32)[0])
     return largest(sketch) if is_largest(sketch, code, rank) else None
 
 

@@ -13,7 +13,7 @@ from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Step
 from engine.tasks.lockstep import Elements, Operand
 
-BLOCK = 1 << 18  # elements: all operands and what is made of them stay in the second-level cache
+BLOCK = 1 << 19  # elements: what a read of 16-bit elements brings; fewer take more time in Python
 Blocks = tuple[int, list[Elements]]
 _Taken = Iterator[tuple[int, dict[int, Elements]]]
 

@@ -73,9 +73,10 @@ def migrate(connection: Connection, path: str) -> None:
     if is_current(connection, path):
         return
     connection.execute("BEGIN")
+    version = _version(connection, path)
     connection.execute(_BOOKKEEPING)
     for number, script in enumerate(scripts("migrations"), start=1):
-        if number > _version(connection, path):
+        if number > version:
             connection.execute(script.read_text(encoding="utf-8"))
             connection.execute(
                 "INSERT INTO schema_migrations VALUES (?, ?, ?, current_timestamp AT TIME ZONE 'UTC')",
