@@ -62,8 +62,8 @@ def spectrum(matrix: NDArray[np.float32]) -> Spectrum:
 def compare_spectrum(squares: F64, n: int, m: int) -> Spectrum:
     """Compare squared singular values with those of noise of sigma 1.
 
-    The edge is Johnstone's (Annals of Statistics 29, 2001) with Ma's centre and scale (Bernoulli 18, 2012). It
-    lies a little lower for small sides, because sigma is that of the matrix itself: by (4 + 6 n / m) / n
+    The edge is Johnstone's (Annals of Statistics 29, 2001), with Ma's centre and scale (Bernoulli 18, 2012).
+    It lies a little lower for small sides, because sigma is that of the matrix itself: by (4 + 6 n / m) / n
     units, which fits 120 to 3,000 draws of each of about 60 shapes, as does the limit of the distance.
 
     Args:
