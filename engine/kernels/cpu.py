@@ -220,11 +220,11 @@ def keep_near(patterns: Any, low: Any, width: Any, found: Any, kept: Any) -> Any
     Returns:
         how many are now.
     """
-    if kept < 0 or kept + patterns.size > found.size:
-        return -1
-    for start in range(0, patterns.size, 64):
+    for start in range(0, patterns.size if kept >= 0 else 0, 64):
         some = patterns[start : start + 64]
         if _nearest(some, low) < width:  # few are
+            if kept + some.size > found.size:
+                return -1
             for i in range(some.size):
                 size = some[i] & _MAGNITUDE
                 if np.uint32(size - low) < width and size & _LOW:

@@ -12,8 +12,10 @@ import pytest
 import engine
 from engine.errors import BudgetError, ConfigError, FormatError
 from engine.merge_methods.registry import METHODS
+from engine.nouns.merging import Stretch
+from engine.plan import keeping
 from engine.verbs.merge_output import RECORD, STATE
-from tests.builders import raw, write_tensors
+from tests.builders import raw, unsigned, write_tensors
 from tests.integration.helpers import gaussmeter, made, normal, records, rows
 from tests.integration.merges import (
     NUMBERS,
@@ -26,7 +28,7 @@ from tests.integration.merges import (
     values,
     weights,
 )
-from tests.merging import models_of
+from tests.merging import arguments, merged, models_of, noisy
 from tests.torch_files import archive, program, storage, tensor
 
 MIXES = [["BF16", "BF16", "BF16", "BF16"], ["F32"] * 4, ["F16"] * 4, ["BF16", "F32", "F16", "BF16"]]
@@ -295,3 +297,27 @@ def test_tensors_that_lie_in_another_order_are_written_in_theirs(tmp_path):
     expected = (values + 5).reshape(4, 6).T
     found = weights(tmp_path / "out")["w"].data.view("<f4").reshape(6, 4)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "outlier", "model_stock"])
+def test_large_tensors_are_the_same_whether_they_stay_in_memory_or_not(dtype, method, tmp_path, monkeypatch):
+    size, name = (1 << 20) + 4096, "model.layers.0.mlp.up_proj.weight"  # so many that a sample is taken
+    elements = noisy([dtype] * 3, size, seed=4)
+    parameters = {"ties": {"weight": 0.5, "density": 0.4}, "breadcrumbs": {"weight": 0.5, "gamma": 0.2}}
+    for number, one in enumerate(elements):
+        (tmp_path / str(number)).mkdir()
+        patterns = one.data.view(unsigned(dtype)).reshape(-1, 1024)
+        write_tensors(tmp_path / str(number) / "model.safetensors", {name: (dtype, patterns)})
+    config = {
+        "merge_method": method,
+        "base_model": str(tmp_path / "0"),
+        "models": [{"model": str(tmp_path / n), "parameters": parameters.get(method, {})} for n in "12"],
+    }
+    given = {"t": 3.0} if method == "outlier" else parameters.get(method, {})
+    known = arguments(method, elements, dict(given))
+    expected = raw(merged(method, elements, dtype, known, stretch=Stretch(name, 0, 1024))).tobytes()
+    for out, most in (("kept", keeping.MOST_BYTES), ("again", 0)):
+        monkeypatch.setattr(keeping, "MOST_BYTES", most)
+        engine.merge(config, tmp_path / out, warehouse=made(tmp_path / f"{out}.duckdb"))
+        assert weights(tmp_path / out)[name].data.tobytes() == expected
