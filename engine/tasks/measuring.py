@@ -10,15 +10,16 @@ import numpy as np
 
 from engine.merge_methods.registry import Method
 from engine.merge_methods.wholes import SPAN, InnerProducts
+from engine.near import Near
 from engine.nouns.merging import Need, Roles
 from engine.nouns.tasks import Merge
-from engine.sketch import Near, Sketch
+from engine.sketch import Sketch
 from engine.statistics.distribution import distribution
 from engine.statistics.magnitudes import locate
 from engine.statistics.moments import moments
-from engine.tasks.bands import Band, BandSink, ends_of, guess, room_for
 from engine.tasks.delta import Subtraction
 from engine.tasks.lockstep import Elements
+from engine.tasks.ranks import Band, BandSink, ends_of, guess, room_for
 from engine.tasks.sinks import CountSink, Sink
 from engine.tasks.together import Blocks, widened
 

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import cpu
+from engine.near import Near
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Task
-from engine.sketch import Counter, Near, Sketch
+from engine.sketch import Counter, Sketch
 from engine.statistics.refinement import Refinement
 from engine.tasks.refine import RefineTables
 

@@ -8,7 +8,7 @@ import pytest
 from engine.nouns.dtypes import DTYPES
 from engine.sketch import observe
 from engine.statistics.magnitudes import locate
-from engine.tasks.bands import BandSink
+from engine.tasks.ranks import BandSink
 from tests.builders import nasty_patterns, raw
 
 

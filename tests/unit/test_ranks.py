@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from engine.kernels import cpu
+from engine.near import Near
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Chunk, Into, Merge, Step, Task
 from engine.plan.keeping import MOST_BYTES, keep
-from engine.sketch import Counter, Near
+from engine.sketch import Counter
 from engine.statistics.magnitudes import locate
-from engine.tasks.bands import ends_of, guess, room_for
 from engine.tasks.keeping import Kept
 from engine.tasks.lockstep import Elements
+from engine.tasks.ranks import ends_of, guess, room_for
 from engine.tasks.together import BLOCK
 from tests.builders import raw
 from tests.unit.test_magnitudes import sorted_magnitudes

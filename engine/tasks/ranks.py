@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import lows
+from engine.near import Near
 from engine.nouns.tasks import Sought
-from engine.sketch import Near, Sketch
+from engine.sketch import Sketch
 from engine.statistics.magnitudes import is_largest, largest, magnitude, number_of
 from engine.tasks.lockstep import Elements
 
