@@ -30,9 +30,8 @@ def _with_room(task: Task, most: int) -> Task:
     sizes = [m.steps[0].elements * width if _can_be_kept(m) else 0 for m in task.merges]
     merges = tuple(replace(m, kept=0 < size <= most) for m, size in zip(task.merges, sizes, strict=True))
     room = max((size for size in sizes if size <= most), default=0)
-    return replace(
-        task, merges=merges, projected_bytes=task.projected_bytes + room * 9 // 8
-    )  # and what is kept of magnitudes
+    room += room // 8  # for the magnitudes that are kept while they are counted
+    return replace(task, merges=merges, projected_bytes=task.projected_bytes + room)
 
 
 def _can_be_kept(merge: Merge) -> bool:

@@ -50,8 +50,12 @@ def magnitude(lows: NDArray[np.int64], code: int, rank: int) -> float:
     """
     if code >= _INFINITE:
         return math.inf
-    half = int(np.searchsorted(np.cumsum(lows), rank, side="right"))
-    return float(np.array([code << 16 | half], np.uint32).view(np.float32)[0])
+    return from_halves(code, int(np.searchsorted(np.cumsum(lows), rank, side="right")))
+
+
+def from_halves(code: int, low: int) -> float:
+    """The float32 with an upper half and a lower one."""
+    return float(np.array([code << 16 | low], np.uint32).view(np.float32)[0])
 
 
 def number_of(sketch: Sketch, code: int) -> int:

@@ -88,9 +88,8 @@ class Measurer:
         assert self._roles.base is not None
         base, size = held[self._roles.base], held[0].patterns.size
         ranks = self._method.ranks_of(size, count, merge.arguments or {})
-        self._rooms = [
-            r if r.size >= room_for(size) else np.empty(room_for(size), np.uint32) for r in self._rooms
-        ]
+        if self._rooms[0].size < room_for(size):
+            self._rooms = [np.empty(room_for(size), np.uint32) for _ in self._rooms]
         return [
             None if rank is None else guess(held[number], base, rank[0], room)
             for number, rank, room in zip(self._roles.models, ranks, self._rooms, strict=True)
@@ -111,7 +110,7 @@ class Measurer:
     ) -> tuple[tuple[float, float], ...]:
         """The ends of all bands; those that are not known are looked for."""
         sinks = {n: BandSink(bands[n]) for n, known in enumerate(ends) if known is None}
-        if sinks:
+        if any(bands[n] is not None for n in sinks):
             self._subtract_all(blocks, [sinks.get(n) for n in range(len(bands))])
         return tuple(known or sinks[n].take() for n, known in enumerate(ends))
 

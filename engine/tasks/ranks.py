@@ -16,7 +16,7 @@ from engine.kernels import lows
 from engine.near import Near
 from engine.nouns.tasks import Sought
 from engine.sketch import Sketch
-from engine.statistics.magnitudes import is_largest, largest, magnitude, number_of
+from engine.statistics.magnitudes import from_halves, is_largest, largest, magnitude, number_of
 from engine.tasks.lockstep import Elements
 
 INFINITE = 0x7F80
@@ -93,7 +93,7 @@ def _end(sought: Sought, sketch: Sketch, near: Near | None) -> float | None:
         return math.inf
     half = near.low(code, number_of(sketch, code), rank) if near is not None else None
     if half is not None:
-        return float(np.array([code << 16 | half], np.uint32).view(np.float32)[0])
+        return from_halves(code, half)
     return largest(sketch) if is_largest(sketch, code, rank) else None
 
 

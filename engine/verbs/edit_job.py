@@ -64,7 +64,8 @@ class EditJob:
         self._fates = {f.tensor.name: f for f in self.fates if f.kind != "refused" and f.tied is None}
         self._roles = Roles(None if wish.base is None else 1, (0,))
         self._pairing = self._paired()
-        self.written = Written(output, layout, self._identity(layout.shards), KIND, name)
+        identity = self._identity(layout.shards)
+        self.written = Written(output, layout, identity, KIND, name, tuple(self._wish.operands))
         self.kept: dict[str, tuple[int, int]] = {}
 
     def _paired(self) -> Pairing | None:
