@@ -95,8 +95,10 @@ class LocalReader:
                 at = f"at byte {offset + done:,}"
                 raise TaskError(f"cannot be read {at}: {error.strerror}", file=self.path) from error
             if got == 0:
-                end = offset + len(buffer)
-                raise FormatError(f"ends at byte {offset + done:,}, expected {end:,} or more", file=self.path)
+                size, end = os.fstat(self._descriptor).st_size, offset + len(buffer)
+                raise FormatError(
+                    f"is truncated: it ends at byte {size:,}, expected {end:,} or more", file=self.path
+                )
             done += got
 
     def __enter__(self) -> Self:

@@ -127,7 +127,7 @@ def test_a_file_truncated_in_mid_read_is_refused_with_the_byte_where_it_ends(pat
             os.truncate(path, 50)
             list(blocks)
 
-    assert "ends at byte 50" in refused(path, read)
+    assert "is truncated: it ends at byte 50, expected" in refused(path, read)
 
 
 def test_a_chunk_beyond_the_end_is_refused(path):
