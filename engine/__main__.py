@@ -1,6 +1,6 @@
 """`python -m engine` is `gaussmeter`."""
 
-from engine.cli.app import main
+from engine.cli.app import command
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -23,7 +23,7 @@ from engine.cli import (
     verifying,
 )
 from engine.cli.output import complain, prepare_streams
-from engine.cli.startup import collect_rarely
+from engine.cli.startup import collect_rarely, ending_at_once
 from engine.errors import GaussmeterError
 from engine.execution.process import few_arenas, without_telemetry
 from engine.version import __version__
@@ -79,6 +79,12 @@ app.command()(comparing.nearest)
 app.command()(simulating.simulate)
 app.command()(picturing.plot)
 app.command()(picturing.report)
+
+
+def command() -> None:
+    """Be the program `gaussmeter`."""
+    with ending_at_once():
+        main()
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from engine.verbs.shared_feed import SharedFeed, shared_bytes
 from engine.warehouse.journal import Journal
 from engine.warehouse.rows import Connection
 from engine.warehouse.store import Warehouse
-from engine.warehouse.subjects import Spec, Standing, begin, find_complete
+from engine.warehouse.subjects import Spec, Standing, begin, find_complete, forget_others
 
 Codes = Mapping[int, tuple[int, ...]]
 
@@ -38,6 +38,7 @@ class Source:
         spec: what decides what the rows say.
         parents: the checkpoints that it is made of.
         plan_second: makes the tasks of a second pass over it alone.
+        replaces: whether what was begun at its place as another thing will not be gone on with.
     """
 
     uri: str
@@ -47,6 +48,7 @@ class Source:
     spec: Spec
     parents: tuple[Checkpoint, ...]
     plan_second: Callable[[Codes], tuple[Task, ...]]
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ def _enter(
     connection: Connection, source: Source, beside: Sequence[tuple[Checkpoint, int]], *, force: bool
 ) -> Standing:
     """Enter a subject; a parent may be one that was entered just before, and is counted along."""
+    if source.replaces:
+        forget_others(connection, source.inventory, source.kind)
     found = [
         next((n for own, n in beside if own is c), None) or find_complete(connection, c)
         for c in source.parents

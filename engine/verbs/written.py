@@ -15,7 +15,7 @@ from engine.nouns.tasks import Into
 from engine.verbs.derive import Means, Source
 from engine.verbs.merge_output import Output
 from engine.warehouse.store import Warehouse
-from engine.warehouse.subjects import Spec, Standing, find_written, forget_others, settle
+from engine.warehouse.subjects import Spec, Standing, find_written, settle
 
 _HEADERS = 1 << 26  # and blocks of which a part is no hole
 
@@ -79,6 +79,7 @@ class Written:
             spec=spec,
             parents=parents,
             plan_second=lambda codes: (),
+            replaces=True,
         )
 
     def run(
@@ -111,8 +112,6 @@ class Written:
             self.output.replace_old()
         with self.output.writing(self._identity, self.layout, self._most_bytes()) as nonce:
             inventory = self.inventory(nonce)
-            with means.store.writing() as connection:
-                forget_others(connection, inventory, self._kind)
             try:
                 standing, self.nbytes_read = write(inventory)
             except (TaskError, FormatError) as error:
