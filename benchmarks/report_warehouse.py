@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from layouts import LAYOUTS
+from scipy.special import ndtr
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import engine
-from engine.kernels.reals import normal_cdf
 from engine.nouns.dtypes import CODINGS, code_table
 from engine.nouns.records import Checkpoint, TensorInfo
 from engine.sketch import Sketch, from_totals
@@ -38,8 +38,8 @@ def sketch(name: str, elements: int, seed: int) -> Sketch:
     depth = int(name.split(".")[2]) if name.startswith("model.layers.") else 0
     mean, sigma = (1.0, 0.1) if "norm" in name else (0.0, 0.015 + 0.0005 * depth)
     edges = coding_grid(_CODING.name).edges
-    share = (1 - _OUTLIERS) * np.diff(normal_cdf((edges - mean) / sigma))
-    share += _OUTLIERS * np.diff(normal_cdf((edges - mean) / sigma / _FAR))
+    share = (1 - _OUTLIERS) * np.diff(ndtr((edges - mean) / sigma))
+    share += _OUTLIERS * np.diff(ndtr((edges - mean) / sigma / _FAR))
     counts = rng.multinomial(elements, share / share.sum())
     table = code_table(_CODING.name)
     positive = table.order[table.value[table.order] != 0]  # the two zeros are one value

@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from engine.statistics.distribution import Distribution, join
+from engine.statistics.distribution import Distribution
 from engine.statistics.moments import NOTHING, Moments, combine_moments, moments, shape_error
 
 SIGMAS = (3.0, 2.0)
@@ -62,17 +62,13 @@ def filtered(cells: Distribution, total: Moments, sigmas: float, floor: float = 
     """
     if not total.n:
         return Filtered(sigmas, floor, 0, math.nan, total, 0.0)
-    intervals = list(_intervals(total.mean, sigmas * total.std, floor))
-    whole, cut = [], []
-    for low, high in intervals:
-        inside, edges = _clip(cells, low, high)
-        whole.append(inside)
-        cut += edges
-    inner = moments(join(*whole)) if whole else Moments(0.0, math.nan, 0.0, 0.0, 0.0)
-    kept = inner
-    for _, some in cut:
-        kept = combine_moments(kept, _of_cell(some))
-    bound = shape_error(join(*whole), kept) if whole else 0.0
+    clipped = [_clip(cells, *i) for i in _intervals(total.mean, sigmas * total.std, floor)]
+    whole = np.array([inside for inside, _ in clipped], np.int64).reshape(-1, 2)
+    cut = [edge for _, edges in clipped for edge in edges]
+    inner = kept = moments(cells, whole)
+    for edge in cut:
+        kept = combine_moments(kept, edge.kept)
+    bound = shape_error(cells, kept, whole)
     if cut:
         bound += _MARGIN * _worst(inner, kept, cut, total)
     return Filtered(sigmas, floor, round(kept.n), kept.n / total.n, kept, bound)
@@ -96,11 +92,23 @@ def _intervals(mean: float, reach: float, floor: float) -> Iterator[tuple[float,
         yield max(floor, low), high
 
 
-Cut = tuple[Distribution, Distribution]
-"""A cell that an interval cuts: the whole of it, and the part that is taken as kept."""
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A cell that an interval cuts.
+
+    Attributes:
+        width: of the cell.
+        whole: moments of all its elements.
+        kept: of the part that is taken as kept: what lies inside, if the density in the cell is uniform.
+    """
+
+    width: float
+    whole: Moments
+    kept: Moments
 
 
-def _clip(cells: Distribution, low: float, high: float) -> tuple[Distribution, list[Cut]]:
+def _clip(cells: Distribution, low: float, high: float) -> tuple[tuple[int, int], list[Cut]]:
+    """Find the cells inside an interval, the first and the one behind the last, and those that it cuts."""
     first = int(np.searchsorted(cells.high, low, "left"))
     last = int(np.searchsorted(cells.low, high, "right"))
     cut = [
@@ -109,44 +117,30 @@ def _clip(cells: Distribution, low: float, high: float) -> tuple[Distribution, l
     ]  # fmt: skip
     start = first + (first in cut)
     stop = last - (last - 1 in cut)
-    pieces = [(cells.part(slice(i, i + 1)), _portion(cells, i, low, high)) for i in cut]
-    return cells.part(slice(start, max(start, stop))), pieces
+    return (start, max(start, stop)), [_cut(cells, i, low, high) for i in cut]
 
 
-def _portion(cells: Distribution, i: int, low: float, high: float) -> Distribution:
-    """Part of a cell inside an interval, as if the density in the cell were uniform."""
-    a, b = max(cells.low[i], low), min(cells.high[i], high)
-    width = cells.high[i] - cells.low[i]
-    n = cells.n[i] * (b - a) / width
-    return Distribution(
-        n=np.array([n]),
-        offset=np.array([(a + b) / 2 - cells.origin]),
-        low=np.array([a]),
-        high=np.array([b]),
-        w2=np.array([n * (b - a) ** 2 / 12]),
-        w3=np.zeros(1),
-        w4=np.array([n * (b - a) ** 4 / 80]),
-        known=False,
-        origin=cells.origin,
-    )
-
-
-def _of_cell(cell: Distribution) -> Moments:
-    """Moments of one cell alone."""
-    n, offset, w2, w3, w4 = (float(a[0]) for a in (cell.n, cell.offset, cell.w2, cell.w3, cell.w4))
-    return Moments(n, cell.origin + offset, w2, w3, w4) if n > 0 else NOTHING
+def _cut(cells: Distribution, i: int, low: float, high: float) -> Cut:
+    n, begin, end = float(cells.n[i]), float(cells.low[i]), float(cells.high[i])
+    if not n > 0:
+        return Cut(end - begin, NOTHING, NOTHING)
+    mean = cells.origin + float(cells.offset[i])
+    whole = Moments(n, mean, float(cells.w2[i]), float(cells.w3[i]), float(cells.w4[i]))
+    a, b = max(begin, low), min(end, high)
+    n *= (b - a) / (end - begin)
+    part = Moments(n, (a + b) / 2, n * (b - a) ** 2 / 12, 0.0, n * (b - a) ** 4 / 80) if n > 0 else NOTHING
+    return Cut(end - begin, whole, part)
 
 
 def _worst(inner: Moments, kept: Moments, cut: list[Cut], total: Moments) -> float:
     """Largest change of any number when each cut cell is kept whole or not at all."""
-    width = max(float(cell.high[0] - cell.low[0]) for cell, _ in cut)
-    share = sum(float(cell.n[0]) for cell, _ in cut)
+    width = max(edge.width for edge in cut)
+    share = sum(edge.whole.n for edge in cut)
     if not (width <= _COARSE * kept.std and share <= _MUCH * inner.n):
         return math.inf
     corners = [inner]
-    for cell, _ in cut:
-        whole = _of_cell(cell)
-        corners += [combine_moments(corner, whole) for corner in corners]
+    for edge in cut:
+        corners += [combine_moments(corner, edge.whole) for corner in corners]
     taken = _numbers(kept, total)
     return max(_difference(_numbers(corner, total), taken) for corner in corners)
 

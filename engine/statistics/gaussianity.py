@@ -9,10 +9,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels.reals import normal_cdf
+from engine.kernels.cells import distance_to_normal, entropy, gaussian_entropy
 from engine.nouns.dtypes import CODINGS, code_table
 from engine.sketch import Sketch
-from engine.statistics.distribution import Distribution, by_value
+from engine.statistics.distribution import Distribution
 from engine.statistics.moments import Moments
 
 F64 = NDArray[np.float64]
@@ -31,13 +31,7 @@ def kolmogorov_smirnov(cells: Distribution, total: Moments) -> float:
     """
     if not total.std > 0:
         return math.nan
-    upto = np.cumsum(cells.n) / total.n
-    before = np.concatenate([[0.0], upto[:-1]])
-    new = np.concatenate([[True], cells.low[1:] > cells.high[:-1]])  # the two zeros are one value
-    last = np.concatenate([new[1:], [True]])
-    above = upto[last] - normal_cdf((cells.high[last] - total.mean) / total.std)
-    below = normal_cdf((cells.low[new] - total.mean) / total.std) - before[new]
-    return float(max(above.max(), below.max()))
+    return float(distance_to_normal(cells.low, cells.high, cells.n, total.mean, total.std))
 
 
 def entropy_bits(sketch: Sketch) -> float:
@@ -48,16 +42,8 @@ def entropy_bits(sketch: Sketch) -> float:
     Returns:
         the entropy, NaN without finite elements.
     """
-    live = by_value(sketch)
-    counts = sketch.n[live].astype(np.float64)
-    if CODINGS[sketch.coding].complete:
-        zero = code_table(sketch.coding).value[sketch.codes[live]] == 0
-        counts = np.append(counts[~zero], counts[zero].sum())
-    counts = counts[counts > 0]
-    if not len(counts):
-        return math.nan
-    p = counts / counts.sum()
-    return float(-(p * np.log2(p)).sum()) + 0.0
+    value = code_table(sketch.coding).value[sketch.codes]
+    return float(entropy(sketch.n, value, CODINGS[sketch.coding].complete))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +103,7 @@ def gaussian_entropy_bits(coding: str, total: Moments) -> float:
 
 
 def _tail(grid: Grid, start: int, stop: int, total: Moments) -> float:
-    if stop <= start:
-        return 0.0
-    z = (grid.edges[start : stop + 1] - total.mean) / total.std
-    below, above = normal_cdf(z), normal_cdf(-z)
-    p = np.where(z[:-1] > 0, above[:-1] - above[1:], below[1:] - below[:-1])
-    p = p[p > 0]
-    return float(-(p * np.log2(p)).sum())
+    return float(gaussian_entropy(grid.edges[start : stop + 1], total.mean, total.std)) if stop > start else 0.0
 
 
 def _centre(grid: Grid, start: int, stop: int, total: Moments) -> float:

@@ -10,9 +10,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.kernels.reals import compensated_sum
+from engine.kernels.cells import central_sums, width_sums
 from engine.statistics.distribution import Distribution
+
+Ranges = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +57,23 @@ class Moments:
 NOTHING = Moments(0.0, math.nan, 0.0, 0.0, 0.0)
 
 
-def moments(cells: Distribution) -> Moments:
-    """Moments of all elements of a distribution, up to the rounding of a few float64 operations.
+def moments(cells: Distribution, ranges: Ranges | None = None) -> Moments:
+    """Moments of the elements of a distribution, up to the rounding of a few float64 operations.
+
+    Args:
+        cells: the distribution.
+        ranges: (r, 2) int64, of which cells: from the first to before the last; of all by default.
 
     Source: two-level form; the paper's equations 11 and 12 for what is derived from it.
     """
-    n = float(cells.n.sum())
-    if not n > 0:
-        return NOTHING
-    mean = float(compensated_sum(cells.n * cells.offset)) / n
-    d = cells.offset - mean
-    d2 = d * d
-    m2 = (cells.n * d2 + cells.w2).sum()
-    m3 = compensated_sum(cells.n * d2 * d + 3 * d * cells.w2 + cells.w3)
-    m4 = (cells.n * d2 * d2 + 6 * d2 * cells.w2 + 4 * d * cells.w3 + cells.w4).sum()
-    return Moments(n, cells.origin + mean, float(m2), float(m3), float(m4))
+    ranges = _all(cells) if ranges is None else ranges
+    sums = central_sums(cells.n, cells.offset, cells.w2, cells.w3, cells.w4, ranges)
+    n, mean, m2, m3, m4 = sums.tolist()
+    return Moments(n, cells.origin + mean, m2, m3, m4) if n > 0 else NOTHING
+
+
+def _all(cells: Distribution) -> Ranges:
+    return np.array([[0, len(cells)]])
 
 
 def combine_moments(a: Moments, b: Moments) -> Moments:
@@ -88,19 +93,23 @@ def combine_moments(a: Moments, b: Moments) -> Moments:
     return Moments(n, mean, m2, m3, m4)
 
 
-def shape_error(cells: Distribution, total: Moments) -> float:
+def shape_error(cells: Distribution, total: Moments, ranges: Ranges | None = None) -> float:
     """Bound of the error of skewness and kurtosis that comes from unknown w3 and w4.
 
     Inside a cell of width h, |w3| <= h w2 and 0 <= w4 <= h^2 w2.
+
+    Args:
+        cells: the distribution.
+        total: the moments in question.
+        ranges: of which cells they are; see `moments`.
 
     Returns:
         the larger of the two absolute bounds; 0 where w3 and w4 are known.
     """
     if cells.known or not total.m2 > 0:
         return 0.0
-    width = cells.high - cells.low
-    d = np.abs(cells.offset - (total.mean - cells.origin))
-    third = float((width * cells.w2).sum())
-    fourth = float((width * cells.w2 * (4 * d + width)).sum())
+    ranges = _all(cells) if ranges is None else ranges
+    mean = total.mean - cells.origin
+    third, fourth = width_sums(cells.low, cells.high, cells.offset, cells.w2, mean, ranges)
     variance = total.m2 / total.n
     return float(max(third / total.n / variance**1.5, fourth / total.n / variance**2))

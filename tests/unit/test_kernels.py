@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from engine.kernels.reals import compensated_sum, normal_cdf
+from engine.kernels.cells import central_sums, gaussian_entropy
 from engine.nouns.dtypes import code_table
 from engine.sketch import Sketch
 from engine.statistics.distribution import distribution
@@ -19,27 +19,50 @@ from engine.statistics.distribution import distribution
 FLOATS = st.lists(st.floats(-1e100, 1e100, allow_subnormal=False), max_size=30)
 
 
+def total(terms):
+    """Their sum, by way of the mean of as many cells."""
+    x = np.array(terms, np.float64)
+    none = np.zeros(x.size)
+    count, mean, *_ = central_sums(np.ones(x.size), x, none, none, none, np.array([[0, x.size]]))
+    return count * mean
+
+
 @example([], [])
 @example([1e16], [1.0])
 @example([1e100, -1e50], [1.0, 1e-30])
 @given(FLOATS, FLOATS)
-def test_a_compensated_sum_survives_cancellation(terms, more):
+def test_a_sum_over_cells_survives_cancellation(terms, more):
     whole = [*terms, *more, *(-x for x in terms)]
-    found = compensated_sum(np.array(whole, np.float64))
     spread = len(whole) ** 2 * sum(map(abs, whole)) * 2.0**-104
-    assert abs(found - math.fsum(whole)) <= 2.0**-52 * abs(math.fsum(whole)) + spread
+    assert abs(total(whole) - math.fsum(whole)) <= 2.0**-51 * abs(math.fsum(whole)) + spread
 
 
-def test_a_compensated_sum_adds_long_columns():
-    x = np.random.default_rng(1).normal(size=100_000) * 10.0 ** np.random.default_rng(2).integers(
-        -8, 8, 100_000
-    )
-    assert compensated_sum(x) == pytest.approx(math.fsum(x), rel=1e-15)
+def test_a_sum_over_cells_is_right_for_long_columns():
+    powers = np.random.default_rng(2).integers(-8, 8, 100_000)
+    x = np.random.default_rng(1).normal(size=100_000) * 10.0**powers
+    assert total(x) == pytest.approx(math.fsum(x), rel=1e-15)
 
 
-def test_the_normal_cdf_is_precise_far_into_the_lower_tail():
-    z = np.concatenate([np.linspace(-37, 9, 2001), [-np.inf, np.inf, 0.0]])
-    np.testing.assert_allclose(normal_cdf(z), stats.norm.cdf(z), rtol=2e-13, atol=0)
+def test_moments_of_ranges_are_those_of_their_cells():
+    rng = np.random.default_rng(3)
+    n, offset, w2, w3, w4 = rng.integers(1, 99, 50).astype(float), *rng.normal(size=(4, 50))
+    some = np.r_[3:10, 20:41]
+    found = central_sums(n, offset, w2, w3, w4, np.array([[3, 10], [20, 41]]))
+    mean = np.average(offset[some], weights=n[some])
+    d = offset[some] - mean
+    m2 = n[some] @ d**2 + w2[some].sum()
+    m3 = n[some] @ d**3 + 3 * d @ w2[some] + w3[some].sum()
+    m4 = n[some] @ d**4 + 6 * d**2 @ w2[some] + 4 * d @ w3[some] + w4[some].sum()
+    np.testing.assert_allclose(found, [n[some].sum(), mean, m2, m3, m4], rtol=1e-13)
+
+
+@pytest.mark.parametrize("place", [(-37.0, -5.0), (-8.0, 9.0), (5.0, 37.0)])
+def test_the_entropy_of_a_gaussian_is_precise_far_into_its_tails(place):
+    edges = np.linspace(*place, 501) * 3.0 + 1.0
+    z = (edges - 1.0) / 3.0
+    p = np.where(z[:-1] > 0, stats.norm.sf(z[:-1]) - stats.norm.sf(z[1:]), np.diff(stats.norm.cdf(z)))
+    expected = -(p * np.log2(p)).sum()
+    assert gaussian_entropy(edges, 1.0, 3.0) == pytest.approx(expected, rel=1e-11)
 
 
 COUNT = st.integers(1, (1 << 31) - 1)
