@@ -151,7 +151,9 @@ class Counter:
         self.dtype, self.coding = dtype, dtype.coding
         self._totals = np.zeros((3, self.coding.size), np.uint64)
         self._table = self._new_table()
-        self._stretch = np.empty(_STRETCH, np.uint32)
+        self._tops = np.zeros((4 if self.coding.name == "f32" else 0, 65536), np.uint32)
+        self._is_dense = False  # whether more than the first lane of the table is in use
+        self._room = np.empty((3, _STRETCH if self.coding.name == "f32" else 0), np.uint32)
         self._pending = 0
         self._subnormals = 0  # elements that share the code of zero
         self._extremes = (np.inf, -np.inf)
@@ -194,6 +196,7 @@ class Counter:
 
     def _count32(self, patterns: NDArray[np.uint32]) -> None:
         cpu.count32(patterns, self._table)
+        self._is_dense = True
         of_infinities, of_zeros = cpu.has_lows(self._table)
         if of_infinities:
             cpu.move_short_nans(patterns, self._table)
@@ -216,7 +219,8 @@ class Counter:
             self._fold()
         self._pending += tuned.size
         place = NOWHERE if self.near is None else self.near.place
-        *extremes, kept = cpu.count_bf16(tuned, base, self._stretch, self._table, *place)
+        *extremes, kept, is_dense = cpu.count_bf16(tuned, base, self._room, self._table, self._tops, *place)
+        self._is_dense |= is_dense
         if self.near is not None:
             self.near.kept = kept
         _, of_zeros = cpu.has_lows(self._table)
@@ -235,7 +239,9 @@ class Counter:
         if self.coding.complete:
             cpu.drain(self._table, self._totals[0])
         else:
-            cpu.drain32(self._table, self._totals)
+            cpu.drain(self._tops, self._totals[0])
+            cpu.drain32(self._table if self._is_dense else self._table[:1], self._totals)
+            self._is_dense = False
         self._pending = 0
 
     def sketch(self) -> Sketch:
@@ -247,7 +253,7 @@ class Counter:
         self._fold()
         zeros = 0 if self.coding.complete else int(self._totals[0, _ZERO_CODES].sum()) - self._subnormals
         sketch = from_totals(self.coding, self._totals, zeros, *self._extremes)
-        self._totals[:] = 0
+        self._totals[:, sketch.codes] = 0
         self._subnormals, self._extremes = 0, (np.inf, -np.inf)
         self.near = None
         return sketch

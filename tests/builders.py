@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels import cpu
+from engine.kernels.refining import refine32
 from engine.nouns.dtypes import DTYPES, code_table
 from engine.nouns.records import Checkpoint, SourceFile, TensorInfo
 from engine.sketch import Sketch
@@ -160,7 +160,7 @@ def refinement_of(patterns: NDArray[np.uint32], codes: tuple[int, ...]) -> Refin
     slots = np.full(65536, -1, np.int16)
     slots[list(codes)] = np.arange(len(codes))
     low_counts, powers = np.zeros((len(codes), 65536), np.uint64), np.zeros((65536, 4), np.uint64)
-    cpu.refine32(patterns, slots, low_counts, powers)
+    refine32(patterns, slots, low_counts, powers)
     return from_tables(codes, low_counts, powers)
 
 

@@ -25,7 +25,7 @@ from engine.cli import (
 from engine.cli.output import complain, prepare_streams
 from engine.cli.startup import collect_rarely, ending_at_once
 from engine.errors import GaussmeterError
-from engine.execution.process import few_arenas, without_telemetry
+from engine.execution.process import few_arenas, without_blas_threads, without_telemetry
 from engine.version import __version__
 
 app = typer.Typer(
@@ -91,6 +91,7 @@ def main() -> None:
     """Run the command line and exit."""
     prepare_streams()
     few_arenas()
+    without_blas_threads()
     without_telemetry()
     collect_rarely()
     try:

@@ -19,6 +19,14 @@ def without_scipy() -> None:
     sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
 
 
+def without_blas_threads() -> None:
+    """Keep numpy's BLAS from starting threads, which turn on the spot for a while and are not used.
+
+    What multiplies matrices here does so in several of our own threads. Before numpy is loaded.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def few_arenas() -> None:
     """Let glibc keep two heaps, not eight a core: what one thread frees is used again by another."""
     if platform.libc_ver()[0] == "glibc":

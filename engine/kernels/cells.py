@@ -1,7 +1,7 @@
 """Loops over the cells of a distribution: sums whose rounding errors are carried along (Neumaier 1974).
 
-A tensor has thousands of cells and a checkpoint hundreds of tensors, so that numpy's many short calls, each of
-which hands over Python's lock twice, would take longer than the sums.
+A tensor has thousands of cells and a checkpoint hundreds of tensors, so that numpy's many short calls, each
+of which hands over Python's lock twice, would take longer than the sums.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def central_sums(n: Any, offset: Any, w2: Any, w3: Any, w4: Any, ranges: Any) ->
     Args:
         n: (k,) float64, elements of each cell.
         offset: (k,) float64, their mean.
-        w2: (k,) float64, sums of squares about it; w3 and w4 likewise of the third and fourth powers.
+        w2: (k,) float64, sums of the squares of their distances from it.
+        w3: (k,) float64, of the third powers.
+        w4: (k,) float64, of the fourth powers.
         ranges: (r, 2) int64, first cell and the one behind the last; none overlap.
 
     Returns:
@@ -62,8 +64,10 @@ def width_sums(low: Any, high: Any, offset: Any, w2: Any, mean: Any, ranges: Any
     Args:
         low: (k,) float64, where each cell begins.
         high: (k,) float64, where it ends.
-        offset: as for `central_sums`; w2 and ranges likewise.
+        offset: as for `central_sums`.
+        w2: likewise.
         mean: from which distances are taken.
+        ranges: as for `central_sums`.
 
     Returns:
         both sums, float64.

@@ -20,6 +20,9 @@ _BYTE, _HALF = np.uint64(0xFF), np.uint64(0xFFFF)
 _COUNT = np.uint64(1 << COUNT_SHIFT)
 _SIXTEEN = np.uint32(16)
 _MAGNITUDE, _LOW, _NOTHING, _FAR = (np.uint32(s) for s in (0x7FFFFFFF, 0xFFFF, 0, 0xFFFFFFFF))
+_LOWS = np.uint64(0x0000FFFF0000FFFF)
+_FEW = 8  # where more than one of so many has a low half, all are taken as if they had
+_PATIENCE = 31  # and as many stretches behind them
 _QUIET_NAN = np.uint32(0x7FC00000)
 
 
@@ -246,36 +249,106 @@ def _nearest(patterns: Any, low: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def count_bf16(
-    tuned: Any, base: Any, out: Any, table: Any, low: Any, width: Any, found: Any, kept: Any
+    tuned: Any, base: Any, room: Any, table: Any, tops: Any, low: Any, width: Any, found: Any, kept: Any
 ) -> Any:
     """Subtract bf16 patterns and count the differences, by stretches that stay in the first-level cache.
 
-    It lies in the file of the loops that it calls, because numba's cache looks at no other for changes.
+    Few differences of similar numbers have a low half: they are put aside, and the others counted by their
+    top halves alone. It lies in the file of the loops that it calls, because numba's cache looks at no other
+    for changes.
 
     Args:
         tuned: (n,) uint16, n >= 1.
         base: (n,) uint16.
-        out: (m,) uint32, room for the differences of a stretch.
-        table: as for `count32`; no NaN is short.
+        room: (3, m) uint32, for the differences of a stretch; m a multiple of 4.
+        table: as for `count32`, which takes stretches with many low halves; no NaN is short. Otherwise only
+            the sums of its first lane are added to.
+        tops: (4, 65536) uint32, added to: the counts of the other stretches.
         low: as for `keep_near`.
         width: likewise.
         found: likewise; nothing is kept where it has no room.
         kept: likewise.
 
     Returns:
-        the extreme patterns of all differences, as `extremes32`, and how many were kept.
+        the extreme patterns of all differences, as `extremes32`, how many were kept, and whether other lanes
+        of the table were used.
     """
     top, high, least = np.int32(-(1 << 31)), np.uint32(0), np.uint32(0xFFFFFFFF)
-    for start in range(0, tuned.size, out.size):
-        stop = min(start + out.size, tuned.size)
-        stretch = out[: stop - start]
+    is_dense, patience = False, 0
+    for start in range(0, tuned.size, room.shape[1]):
+        stop = min(start + room.shape[1], tuned.size)
+        some = stretch = room[0, : stop - start]
         subtract_bf16(tuned[start:stop], base[start:stop], stretch)
-        count32(stretch, table)
         extremes = extremes32(stretch)
         top, high, least = max(top, extremes[0]), max(high, extremes[1]), min(least, extremes[2])
+        if patience == 0 and extremes[1] != extremes[2]:
+            some = room[1, : _with_lows(stretch, room[2], room[1])]
+        if some.size > stretch.size // _FEW:  # or all are equal
+            patience = patience - 1 if patience > 0 else _PATIENCE * (extremes[1] != extremes[2])
+            count32(stretch, table)
+            is_dense = True
+        else:
+            _count_tops(stretch, tops)
+            _add_lows(some, table[0])
         if found.size:
-            kept = keep_near(stretch, low, width, found, kept)
-    return top, high, least, kept
+            kept = keep_near(some, low, width, found, kept)
+    return top, high, least, kept, is_dense
+
+
+@njit(nogil=True, cache=True)
+def _with_lows(patterns: Any, groups: Any, found: Any) -> Any:
+    """Put aside the patterns that have a low half, without a branch, first by groups of four.
+
+    Args:
+        patterns: (n,) uint32.
+        groups: (n,) uint32, room.
+        found: (n,) uint32, the first of which are filled.
+
+    Returns:
+        how many there are.
+    """
+    whole = patterns.size // 4
+    words = patterns[: whole * 4].view(np.uint64)
+    count = 0
+    for group in range(whole):
+        groups[count] = group
+        count += ((words[2 * group] | words[2 * group + 1]) & _LOWS) != 0
+    kept = 0
+    for i in range(count):
+        for k in range(groups[i] * 4, groups[i] * 4 + 4):
+            found[kept] = patterns[k]
+            kept += (patterns[k] & _LOW) != 0
+    for k in range(whole * 4, patterns.size):
+        found[kept] = patterns[k]
+        kept += (patterns[k] & _LOW) != 0
+    return kept
+
+
+@njit(nogil=True, cache=True)
+def _count_tops(patterns: Any, tops: Any) -> None:
+    """Count the top halves of (n,) uint32."""
+    whole = patterns.size // 4 * 4
+    words = patterns[:whole].view(np.uint64)
+    t0, t1, t2, t3 = tops[0], tops[1], tops[2], tops[3]
+    one = np.uint32(1)
+    for i in range(0, words.size, 2):
+        a, b = words[i], words[i + 1]
+        t0[(a >> _16) & _HALF] += one
+        t1[a >> _48] += one
+        t2[(b >> _16) & _HALF] += one
+        t3[b >> _48] += one
+    for i in range(whole, patterns.size):
+        t0[patterns[i] >> _SIXTEEN] += one
+
+
+@njit(nogil=True, cache=True)
+def _add_lows(patterns: Any, lane: Any) -> None:
+    """Add up the low halves of (n,) uint32, and their squares, by top half."""
+    for i in range(patterns.size):
+        word = np.uint64(patterns[i])
+        low, top = word & _HALF, word >> _16
+        lane[top, 0] += low
+        lane[top, 1] += low * low
 
 
 @njit(nogil=True, cache=True)
@@ -298,7 +371,7 @@ def drain32(table: Any, totals: Any) -> None:
     """Unpack the lanes of a table of `count32` into the totals, and clear it.
 
     Args:
-        table: (4, 65536, 2) uint64, zero afterwards.
+        table: (lanes, 65536, 2) uint64, zero afterwards.
         totals: (3, 65536) uint64, added to: counts, sums of low halves, sums of their squares.
     """
     for code in range(table.shape[1]):
@@ -311,73 +384,3 @@ def drain32(table: Any, totals: Any) -> None:
         totals[0, code] += packed >> np.uint64(COUNT_SHIFT)
         totals[1, code] += packed & (_COUNT - np.uint64(1))
         totals[2, code] += squares
-
-
-@njit(nogil=True, cache=True)
-def refine32(patterns: Any, slots: Any, low_counts: Any, powers: Any) -> None:
-    """Second pass over 32-bit patterns: single low halves of chosen codes, higher power sums of all.
-
-    Args:
-        patterns: (n,) uint32.
-        slots: (65536,) int16, the row of `low_counts` for a code, -1 for codes that are not chosen.
-        low_counts: (k, 65536) uint64, added to: how often each low half occurs.
-        powers: (65536, 4) uint64, added to: sums of the cubes of the low halves as (low, high) 64-bit
-            limbs, then of their fourth powers.
-    """
-    one = np.uint64(1)
-    for i in range(patterns.size):
-        word = np.uint64(patterns[i])
-        low, top = word & _HALF, word >> _16
-        row = slots[top]
-        if row >= 0:
-            low_counts[row, low] += one
-        cube = low * low * low
-        total = powers[top, 0] + cube
-        if total < cube:
-            powers[top, 1] += one
-        powers[top, 0] = total
-        fourth = cube * low
-        total = powers[top, 2] + fourth
-        if total < fourth:
-            powers[top, 3] += one
-        powers[top, 2] = total
-
-
-@njit(nogil=True, cache=True)
-def dequantise8(
-    codes: Any,
-    values: Any,
-    factors: Any,
-    first: int,
-    rows: int,
-    columns: int,
-    block_rows: int,
-    block_columns: int,
-    out: Any,
-) -> None:
-    """Multiply the value of each code by the factor of its block, in float32.
-
-    Args:
-        codes: (n,) uint8, elements `first` to `first + n` of matrices in C order.
-        values: (256,) float32, the value of each code.
-        factors: (m,) float32, C order: one for each block of each matrix.
-        first: index of the first element.
-        rows: of a matrix.
-        columns: of a matrix.
-        block_rows: rows that share a factor.
-        block_columns: columns that share a factor.
-        out: (n,) float32, the products.
-    """
-    across = (columns + block_columns - 1) // block_columns
-    down = (rows + block_rows - 1) // block_rows
-    done = 0
-    while done < codes.size:
-        row, column = divmod(first + done, columns)
-        matrix, row_in_matrix = divmod(row, rows)
-        line = (matrix * down + row_in_matrix // block_rows) * across
-        block = column // block_columns
-        stop = min(done + min((block + 1) * block_columns, columns) - column, codes.size)
-        factor = factors[line + block]
-        for i in range(done, stop):
-            out[i] = values[codes[i]] * factor
-        done = stop

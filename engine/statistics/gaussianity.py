@@ -103,7 +103,8 @@ def gaussian_entropy_bits(coding: str, total: Moments) -> float:
 
 
 def _tail(grid: Grid, start: int, stop: int, total: Moments) -> float:
-    return float(gaussian_entropy(grid.edges[start : stop + 1], total.mean, total.std)) if stop > start else 0.0
+    edges = grid.edges[start : stop + 1]
+    return float(gaussian_entropy(edges, total.mean, total.std)) if stop > start else 0.0
 
 
 def _centre(grid: Grid, start: int, stop: int, total: Moments) -> float:

@@ -68,7 +68,7 @@ def _sparse(table: U64) -> Lows:
 
 
 def from_tables(codes: tuple[int, ...], low_counts: U64, powers: U64) -> Refinement:
-    """Read the tables of `engine.kernels.cpu.refine32`.
+    """Read the tables of `engine.kernels.refining.refine32`.
 
     Args:
         codes: the refined code of each row of `low_counts`.

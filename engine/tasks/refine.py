@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels import cpu
+from engine.kernels.refining import refine32
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Outcome, Part, Task
 from engine.sketch import as_f32_patterns
@@ -55,7 +55,7 @@ class RefineTables:
 
     def add(self, patterns: NDArray[np.uint32]) -> None:
         """Count (n,) uint32 patterns."""
-        cpu.refine32(patterns, self._slots, self._low_counts, self._powers)
+        refine32(patterns, self._slots, self._low_counts, self._powers)
 
     def add_zeros(self, count: int) -> None:
         """Count so many elements that are +0."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels import cpu
+from engine.kernels.scaled import dequantise8
 from engine.nouns.dtypes import DTYPES, code_table
 from engine.nouns.tasks import Chunk, Scaled, Task
 from engine.sketch import as_f32
@@ -46,7 +46,7 @@ class Dequantiser:
         rows, columns = self._scaled.matrix
         out = np.empty(codes.size, np.float32)
         block_rows, block_columns = self._scaled.block
-        cpu.dequantise8(
+        dequantise8(
             codes, self._values, self._factors, self._next, rows, columns, block_rows, block_columns, out
         )
         self._next += codes.size
