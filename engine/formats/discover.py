@@ -7,9 +7,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from engine.errors import ConfigError, FormatError
-from engine.formats.torch.archive import ZIP_MAGIC
-from engine.formats.torch.distributed import METADATA
-from engine.formats.zarr.objects import ROOT
+from engine.formats.marks import METADATA, ROOT, ZIP_MAGIC
 from engine.storage import Folder, Place, open_reader, read_bytes
 
 INDEX = ".index.json"

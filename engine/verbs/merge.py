@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
 from engine.execution.choose import choose_executor
@@ -16,12 +16,14 @@ from engine.nouns.defaults import RANGES, WAREHOUSE
 from engine.nouns.events import Listener, ignore
 from engine.plan.fates import counts
 from engine.verbs.derive import Means
-from engine.verbs.fold_job import FoldJob
 from engine.verbs.limits import limits_of
 from engine.verbs.merge_inputs import open_inputs, refusals
 from engine.verbs.merge_job import MergeJob
 from engine.verbs.merge_output import Output
 from engine.warehouse.store import Warehouse
+
+if TYPE_CHECKING:
+    from engine.verbs.fold_job import FoldJob
 
 SHARD_BYTES = 5_000_000_000
 
@@ -152,6 +154,8 @@ def _job(
     name: str,
 ) -> MergeJob | FoldJob:
     if adapter is not None:
+        from engine.verbs.fold_job import FoldJob  # with all that reads adapters
+
         return FoldJob(str(adapter), None if base is None else str(base), output, shard_bytes, name)
     assert config is not None
     return MergeJob(open_inputs(config), output, shard_bytes, name)

@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.errors import FormatError
 from engine.formats.header import Header
+from engine.formats.marks import ZIP_MAGIC
 from engine.formats.strided import c_strides, extent, is_dense, is_row_major, view_pieces
 from engine.formats.torch.state_dict import Named, find_weights
 from engine.formats.torch.vocabulary import MAX_PICKLE_BYTES, Storage, Tensor, load
@@ -22,7 +23,6 @@ from engine.nouns.dtypes import DTYPES
 from engine.nouns.records import TensorInfo, View
 from engine.storage import Reader, open_reader, read_bytes
 
-ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the long that torch wrote before 1.6
 _MOST_REPEATED = 1 << 34
 _SCRIPTED = {"constants.pkl": "holds a scripted program, not weights"}

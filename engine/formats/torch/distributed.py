@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import FormatError
+from engine.formats.marks import METADATA
 from engine.formats.strided import c_strides, is_row_major
 from engine.formats.torch.archive import open_archive, tensor_info
 from engine.formats.torch.pickle_machine import Buildable, Known
@@ -27,7 +28,6 @@ from engine.nouns.records import Piece, SourceFile, TensorInfo, View
 from engine.storage import Folder, describe_all, open_reader, read_whole
 from engine.storage.opening import AT_ONCE
 
-METADATA = ".metadata"
 _MODULE = "torch.distributed.checkpoint"
 
 

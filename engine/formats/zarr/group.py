@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from engine.errors import FormatError
+from engine.formats.marks import ROOT
 from engine.formats.strict_json import parse_object
 from engine.formats.zarr.array import MARK, Array, array_info, index_blob, missing_chunk, read_array
-from engine.formats.zarr.objects import ROOT, Blob, Objects, read_all
+from engine.formats.zarr.objects import Blob, Objects, read_all
 from engine.nouns.records import SourceFile, TensorInfo
 
 MOST_OBJECTS = 1_000_000

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.errors import FormatError, MissingError
+from engine.formats.marks import ROOT
 from engine.formats.zip_directory import read_directory
 from engine.nouns.records import SourceFile
 from engine.storage import Folder, open_reader, read_bytes
 from engine.storage.opening import AT_ONCE, describe
-
-ROOT = "zarr.json"
 
 
 @dataclass(frozen=True, slots=True)
