@@ -14,9 +14,12 @@ from engine.errors import FormatError
 from engine.merge_methods.apply import Stored, merge, widen
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.merging import Stretch
-from engine.nouns.tasks import Into, Merge, Outcome, Part, Task
+from engine.nouns.tasks import Into, Merge, Outcome, Part, Product, Task
+from engine.tasks.adapters import run_products
 from engine.tasks.blocks import BlockReader
 from engine.tasks.editing import EditBody
+from engine.tasks.folding import FoldBody
+from engine.tasks.forming import Held
 from engine.tasks.merge import MergeBody
 from engine.tasks.together import stored
 
@@ -56,6 +59,8 @@ class CompareBody(MergeBody):
         Raises:
             FormatError: a file is not the one that was planned, or shorter.
         """
+        if not task.merges:
+            return self._compare_products(task)
         while len(self._readers) < len(task.operands):
             self._readers.append(BlockReader(beside=True))
         parts = tuple(
@@ -77,6 +82,10 @@ class CompareBody(MergeBody):
             found.append(_compared(Stored(written, dtype), expected, exact, largest, start))
         return joined(found)
 
+    def _compare_products(self, task: Task) -> Outcome[Any]:
+        self._fold = self._fold or CompareFoldBody()
+        return self._fold(task)
+
     def _exact(
         self, one: Merge, start: int, blocks: Sequence[Stored], arguments: dict[str, Any] | None
     ) -> NDArray[np.float64] | None:
@@ -96,6 +105,25 @@ class CompareEditBody(CompareBody, EditBody):
 
     def _exact(self, *given: Any) -> None:
         self._notes.clear()
+
+
+class CompareFoldBody(FoldBody):
+    """Runs the tasks that fold an adapter, and compares instead of writing: all must be the same."""
+
+    def __call__(self, task: Task) -> Outcome[Any]:
+        """Compare what the task would write; errors as for `CompareBody`."""
+        parts: list[Part[Any]] = []
+
+        def compare(product: Product, held: Held) -> None:
+            assert product.into is not None
+            dtype, found = DTYPES[product.into.dtype], []
+            for start, expected in self._blocks(product, held):
+                written = Stored(_read(product.into, start, expected.size), dtype)
+                found.append(_compared(written, expected, None, None, start * 8 // dtype.bits))
+            parts.append(Part(product.ordinal, product.span, joined(found)))
+
+        run_products(task, self._reader, self._former, compare)
+        return Outcome(task.key, task.nbytes, tuple(parts))
 
 
 def joined(found: Sequence[Compared]) -> Compared:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from engine.nouns.editing import Band, Edit
 from engine.nouns.merging import Need, Roles
 from engine.nouns.records import Checkpoint, TensorInfo
 from engine.nouns.tasks import Into
-from engine.plan import Selection
+from engine.plan import Limits, Selection
 from engine.plan.editing import alone, decide_edits
 from engine.plan.fates import Fate, counts
 from engine.plan.merge import Blend, Recipe, plan_merge
@@ -27,7 +27,7 @@ from engine.verbs.edit_inputs import Wish
 from engine.verbs.merge_card import beside, page
 from engine.verbs.merge_job import layout_of
 from engine.verbs.merge_output import Output
-from engine.verbs.written import Written
+from engine.verbs.written import Where, Written
 from engine.version import __version__
 from engine.warehouse.deltas import find_delta, sketches_of
 from engine.warehouse.store import Warehouse
@@ -133,9 +133,12 @@ class EditJob:
             plan_second=lambda codes: (),
         )
 
-    def blend(
-        self, inventory: Checkpoint, into: Callable[[TensorInfo], Into], known: Bands | None = None
-    ) -> Blend:
+    def again(self, inventory: Checkpoint, where: Where, limits: Limits, covered: Covered) -> SharedPlan:
+        """Plan everything once more but for the spans that are covered, and count nothing."""
+        blend = self.blend(inventory, where)
+        return plan_merge(blend, limits, [len(blend.pairings)], [covered])
+
+    def blend(self, inventory: Checkpoint, into: Where, known: Bands | None = None) -> Blend:
         """Everything that is to be edited; arguments as for `MergeJob.blend`."""
         recipes = tuple(self._recipe(t, into(t), known or {}) for t in inventory.tensors)
         needs = frozenset([Need.SIGMA] if self._pairing is not None else [])

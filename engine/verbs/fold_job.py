@@ -15,7 +15,7 @@ from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.nouns.adapters import METHODS, Adapter
 from engine.nouns.merging import Roles
 from engine.nouns.records import Checkpoint
-from engine.plan import Selection
+from engine.plan import Limits, Selection
 from engine.plan.adapters import take_stock
 from engine.plan.fates import counts
 from engine.plan.folding import Folding, fates_of, plan_fold
@@ -27,11 +27,12 @@ from engine.verbs.merge_card import beside, page
 from engine.verbs.merge_inputs import address_of
 from engine.verbs.merge_job import KIND, layout_of
 from engine.verbs.merge_output import Output
-from engine.verbs.written import Written
+from engine.verbs.written import Where, Written
 from engine.version import __version__
 from engine.warehouse.subjects import Standing
 
-_MANNER = Manner("linear", Roles(None, (0,)))
+MANNER = Manner("linear", Roles(None, (0,)))
+"""How tensors are copied that the adapter does not change."""
 
 
 class FoldJob:
@@ -84,7 +85,9 @@ class FoldJob:
 
     def run(self, means: Means) -> None:
         """Write what is missing, and count it; errors as for `MergeJob.run`."""
-        plan_fold(self._folding(self.written.inventory()), means.limits, {})  # refuses what cannot run
+        plan_fold(
+            self._folding(self.written.inventory(), self.written.into), means.limits, {}
+        )  # refuses what cannot run
         self.written.run(
             means,
             partial(self._write, replace(means, force=False)),
@@ -93,19 +96,23 @@ class FoldJob:
         )
 
     def _write(self, means: Means, inventory: Checkpoint) -> tuple[Standing, int]:
-        folding = self._folding(inventory)
+        folding = self._folding(inventory, self.written.into)
         source = self.written.source(inventory, (self._base,), self._spec())
 
         def plan(chosen: Sequence[int], covered: Sequence[Covered]) -> SharedPlan:
             return plan_fold(folding, means.limits, covered[0])
 
-        standings, nbytes = derive([source], plan, means, body=partial(MergeBody, _MANNER))
+        standings, nbytes = derive([source], plan, means, body=partial(MergeBody, MANNER))
         return standings[0], nbytes
 
-    def _folding(self, inventory: Checkpoint) -> Folding:
+    def again(self, inventory: Checkpoint, where: Where, limits: Limits, covered: Covered) -> SharedPlan:
+        """Plan everything once more; arguments as for `MergeJob.again`."""
+        return plan_fold(self._folding(inventory, where), limits, covered)
+
+    def _folding(self, inventory: Checkpoint, where: Where) -> Folding:
         fates = {f.tensor.name: f for f in self.fates}
         rows = {ordinal: row for row, ordinal in self._stock.places.items()}
-        recipes = tuple(Recipe(fates[t.name], self.written.into(t), None) for t in inventory.tensors)
+        recipes = tuple(Recipe(fates[t.name], where(t), None) for t in inventory.tensors)
         changed = {}
         for number, recipe in enumerate(recipes):
             source = recipe.fate.sources[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from engine.nouns.merging import Need
 from engine.nouns.names import place
 from engine.nouns.records import Checkpoint, TensorInfo
 from engine.nouns.tasks import Into, Sought
-from engine.plan import Selection
+from engine.plan import Limits, Selection
 from engine.plan.fates import Fate
 from engine.plan.merge import Blend, Recipe, plan_merge
 from engine.plan.pairing import Pairing, pair
@@ -27,7 +27,7 @@ from engine.verbs.derive import Means, derive
 from engine.verbs.merge_card import card, files_of, record_of
 from engine.verbs.merge_inputs import Inputs
 from engine.verbs.merge_output import Output
-from engine.verbs.written import Written
+from engine.verbs.written import Where, Written
 from engine.warehouse.deltas import find_delta, sketches_of
 from engine.warehouse.rows import Connection
 from engine.warehouse.store import Warehouse
@@ -111,9 +111,12 @@ class MergeJob:
         """Whether a model is not the same as one before it."""
         return all(p.inventory.uri != pairing.inventory.uri for p in self._pairings[:number])
 
-    def blend(
-        self, inventory: Checkpoint, into: Callable[[TensorInfo], Into], known: Known | None = None
-    ) -> Blend:
+    def again(self, inventory: Checkpoint, where: Where, limits: Limits, covered: Covered) -> SharedPlan:
+        """Plan everything once more but for the spans that are covered, and count nothing."""
+        blend = self.blend(inventory, where)
+        return plan_merge(blend, limits, [len(blend.pairings)], [covered])
+
+    def blend(self, inventory: Checkpoint, into: Where, known: Known | None = None) -> Blend:
         """Everything that is to be merged.
 
         Args:

@@ -17,11 +17,11 @@ from engine.nouns.events import Ended, Listener, Planned, TaskDone, ignore
 from engine.nouns.records import Checkpoint, Span, TensorInfo
 from engine.nouns.tasks import Into, Outcome
 from engine.plan.cutting import gaps
-from engine.plan.merge import plan_merge
 from engine.tasks.compare import CompareBody, Compared, CompareEditBody, joined
 from engine.verbs.check import Finding, check
 from engine.verbs.edit_inputs import wish_of
 from engine.verbs.edit_job import EditJob
+from engine.verbs.fold_job import MANNER, FoldJob
 from engine.verbs.limits import limits_of
 from engine.verbs.merge_inputs import open_inputs
 from engine.verbs.merge_job import MergeJob
@@ -143,12 +143,12 @@ def _files(folder: Path) -> list[Finding]:
 def _wanted(
     config: str | Path | Mapping[str, Any] | None, record: Mapping[str, Any] | None
 ) -> tuple[str | Path | Mapping[str, Any] | None, str]:
-    """The configuration to merge by again, or the record of an edit, and why there is none."""
+    """The configuration to merge by again, or the record of an edit or a fold, and why there is none."""
     if config is not None:
         return config, ""
     if record is None:
         return None, "nothing was merged again: the folder does not say what was merged; give --config"
-    if "edit" in record:
+    if "edit" in record or "adapter" in record:
         return record, ""
     if "config" not in record:
         return None, "nothing was merged again: it was made in another way than by a configuration"
@@ -205,9 +205,7 @@ class _Again:
         )
         covered = {i: tuple(gaps(chosen.get(i, ()), t.elements)) for i, t in enumerate(self._tensors)}
         executor = InProcessExecutor(workers)
-        blend = self._job.blend(inventory, self._into)
-        output = len(blend.pairings)
-        plan = plan_merge(blend, limits_of(executor), [output], [covered])
+        plan = self._job.again(inventory, self._into, limits_of(executor), covered)
         found: dict[int, list[Compared]] = {}
         listener(Planned("merging again", len(chosen), len(plan.tasks), plan.nbytes))
         for outcome in executor.run(self._body, plan.tasks):
@@ -251,8 +249,11 @@ class _Again:
 
 def _job_of(
     wanted: str | Path | Mapping[str, Any], output: Output, name: str
-) -> tuple[MergeJob | EditJob, MakeBody[Outcome[Any]]]:
-    """The merge or the edit, and what compares what it gives."""
+) -> tuple[MergeJob | EditJob | FoldJob, MakeBody[Outcome[Any]]]:
+    """The merge, the edit or the fold, and what compares what it gives."""
+    if isinstance(wanted, Mapping) and "adapter" in wanted:
+        fold = FoldJob(wanted["adapter"], wanted["base"], output, 1 << 62, name)
+        return fold, partial(CompareBody, MANNER)
     if isinstance(wanted, Mapping) and "edit" in wanted:
         edit = EditJob(wish_of(wanted, str(output.path / RECORD)), output, 1 << 62, name)
         return edit, partial(CompareEditBody, *edit.manner)

@@ -17,6 +17,9 @@ from engine.verbs.merge_output import Output
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import Spec, Standing, find_written, settle
 
+Where = Callable[[TensorInfo], Into]
+"""Where each tensor is written, or was."""
+
 _HEADERS = 1 << 26  # and blocks of which a part is no hole
 
 

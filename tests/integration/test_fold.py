@@ -89,6 +89,9 @@ def test_what_tune_learns_is_the_base_and_its_change_to_one_rounding(kind, tmp_p
     )
     again = engine.merge(None, tmp_path / "two", adapter=path, base=file, warehouse=tmp_path / "w.duckdb")
     assert again.status == "merged"
+    verified = engine.verify(tmp_path / "two", blocks=None)
+    assert (verified.findings, verified.note) == ((), "")
+    assert verified.recomputed.equal == verified.recomputed.elements > 18000
     found = weights(tmp_path / "out")
     stock = take_stock(open_adapter(str(path)), open_checkpoint(str(file)), Selection())
     for module in stock.adapter.modules:
@@ -117,6 +120,25 @@ def test_the_result_is_a_subject_and_is_known_again(tmp_path):
     assert "(a scalar on noise) folded into its base" in (out / "README.md").read_text()
     again = engine.merge(None, out, adapter=path, base=file, warehouse=warehouse)
     assert (again.status, again.nbytes_read, again.subject_id) == ("unchanged", 0, report_of(warehouse))
+
+
+def test_a_bit_that_flipped_in_what_was_folded_is_found(tmp_path):
+    path, _ = noise(tmp_path / "a")
+    file, _ = base_model(tmp_path, other=tensor("BF16", 7, seed=9))
+    engine.merge(None, tmp_path / "out", adapter=path, base=file, warehouse=made(tmp_path / "w.duckdb"))
+    (shard,) = (tmp_path / "out").glob("*.safetensors")
+    body = bytearray(shard.read_bytes())
+    module = open_adapter(str(path)).modules[0].name
+    where = next(t for t in open_checkpoint(str(shard)).tensors if t.name == module)
+    body[where.offset + 10] ^= 1
+    shard.write_bytes(body)
+    ran = gaussmeter("verify", tmp_path / "out", "--all")
+    assert ran.code == 1
+    assert module in ran.out
+    assert "are not what merging gives, at " in ran.out
+    file.unlink()
+    ran = gaussmeter("verify", tmp_path / "out")
+    assert (ran.code, "nothing was merged again: " in ran.out) == (0, True)
 
 
 def report_of(warehouse: Path) -> int:
