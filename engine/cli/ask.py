@@ -88,8 +88,8 @@ def paper(
     table: Annotated[
         str | None,
         typer.Argument(
-            help="table1 to table11, scalars, fig1, fig3, fig5, fig6 or fig7; fig2, fig4 and fig8 to fig26 are "
-            "fig1 of one model or adapter.",
+            help="table1 to table11, scalars, fig1, fig3, fig5, fig6 or fig7; fig2, fig4 and fig8 to fig26 "
+            "are fig1 of one model or adapter.",
             show_default=False,
         ),
     ] = None,

@@ -88,7 +88,9 @@ def paper(
 
 def papers() -> list[Query]:
     """List the tables and figures, table 2 before table 10."""
-    return sorted(named_queries("paper").values(), key=lambda q: (q.name.rstrip("0123456789"), len(q.name), q.name))
+    return sorted(
+        named_queries("paper").values(), key=lambda q: (q.name.rstrip("0123456789"), len(q.name), q.name)
+    )
 
 
 def models_of(connection: Connection) -> list[tuple[int, PaperModel]]:

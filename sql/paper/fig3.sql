@@ -4,8 +4,7 @@
 -- param sigmas = 4: how many standard deviations of all elements together on either side of their mean
 -- All matrices of a subject, each with a mean and sigma of its own, are laid on one axis. `density` is that of the
 -- counts, `mixture_density` what it would be in the middle of a bin were each matrix Gaussian, `gaussian_density` were all of
--- them one Gaussian:
--- the paper argues that elements of different distributions do not add up to that.
+-- them one Gaussian. The paper argues that elements of different distributions do not add up to that.
 WITH matrices AS (
     SELECT
         subject_id, subject, tensor_id, finite::DOUBLE AS finite, mean, std, m2,
