@@ -51,6 +51,14 @@ def ratio_map(title: str, cells: Sequence[Cell]) -> Picture:
     return _map("ratio", title, note, cells, _Scale("share", ".2%", GAUSSIAN_RATIO, 0.005, 0.02, 1.0))
 
 
+def order_map(title: str, cells: Sequence[Cell]) -> Picture:
+    """Draw how much the sigmas of rows and columns vary beyond chance; `part` says whose."""
+    note = "Standard deviation of the sigmas beyond what chance explains, over sigma; i.i.d. elements have 0."
+    return _map(
+        "iid", title, note, cells, _Scale("beyond chance", ".1%", 0.0, 0.02, 0.5, start=0.0, scheme="oranges")
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Scale:
     """What colours stand for.
@@ -62,6 +70,8 @@ class _Scale:
         least: the colours reach at least so far from there, so that chance looks like chance.
         most: and at the most so far, so that one cell does not make all others pale.
         end: the largest number that there can be.
+        start: the least.
+        scheme: Vega's word for the colours.
     """
 
     what: str
@@ -70,11 +80,13 @@ class _Scale:
     least: float
     most: float
     end: float = math.inf
+    start: float = -math.inf
+    scheme: str = "blueorange"
 
     def domain(self, cells: Sequence[Cell]) -> list[float]:
         far = max((abs(c.value - self.middle) for c in cells), default=0.0)
         reach = min(max(far, self.least), self.most)
-        return [self.middle - reach, min(self.middle + reach, self.end)]
+        return [max(self.middle - reach, self.start), min(self.middle + reach, self.end)]
 
 
 def _map(name: str, title: str, note: str, cells: Sequence[Cell], scale: _Scale) -> Picture:
@@ -90,6 +102,14 @@ def _map(name: str, title: str, note: str, cells: Sequence[Cell], scale: _Scale)
     return finish(name, title, [note], whole, data)
 
 
+def _scheme(scale: _Scale) -> str | alt.SchemeParams:
+    """The colours; those that begin at the least number begin with the palest of them."""
+    import altair as alt
+
+    pale = scale.start == scale.middle
+    return alt.SchemeParams(name=scale.scheme, extent=[0, 1]) if pale else scale.scheme
+
+
 def _panel(cell: Cell) -> str:
     return label(f"{cell.subject}, {cell.part}" if cell.part else cell.subject)
 
@@ -97,13 +117,14 @@ def _panel(cell: Cell) -> str:
 def _one(data: str, panel: str, cells: Sequence[Cell], scale: _Scale, domain: list[float]) -> alt.Chart:
     import altair as alt
 
+    middle = {} if scale.start == scale.middle else {"domainMid": scale.middle}
     layers = sorted({c.layer for c in cells})
     step = 5 if len(layers) > 16 else 1
     colour = alt.Color(
         field="value",
         type="quantitative",
         title=scale.what,
-        scale=alt.Scale(scheme="blueorange", domain=domain, domainMid=scale.middle, clamp=True),
+        scale=alt.Scale(scheme=_scheme(scale), domain=domain, clamp=True, **middle),
         legend=alt.Legend(format=scale.form, gradientLength=100),
     )
     across = alt.X(

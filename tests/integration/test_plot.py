@@ -25,6 +25,7 @@ PICKED = {
     "sigma": ["model", "wide", "learnt 1"],
     "kurtosis": ["model"],
     "ratio": ["wide"],
+    "iid": ["wide"],
     "scores": ["learnt 1"],
     "simulation": ["simulation"],
     "learning": [],
@@ -39,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
     wide = {n: normal("BF16", *a.shape, seed=k, std=0.05) for k, (n, (_, a)) in enumerate(llama(3).items())}
     write_tensors(folder / "wide.safetensors", wide)
     for name in ("model", "wide"):
-        engine.scan(folder / f"{name}.safetensors", warehouse=warehouse, name=name)
+        engine.scan(folder / f"{name}.safetensors", warehouse=warehouse, name=name, iid=name == "wide")
     for k in (1, 2, 3):
         write_tensors(folder / f"t{k}.safetensors", llama(1, seed=k, dtype="F32"))
         engine.delta(
@@ -88,7 +89,7 @@ def test_every_picture_is_drawn(folder, picture):
     root = ElementTree.fromstring((folder / f"{picture}.svg").read_text())
     words = " ".join(t for t in root.itertext() if t)
     for expected in (*PICKED[picture], {"histograms": "layer 2", "overlay": "mlp.up_proj", "sigma": "standard deviation σ",
-                      "kurtosis": "layer", "ratio": "layer", "scores": "gap in score", "simulation": "noise 0.03",
+                      "kurtosis": "layer", "ratio": "layer", "iid": "sigmas of columns", "scores": "gap in score", "simulation": "noise 0.03",
                       "learning": "step"}[picture]):  # fmt: skip
         assert expected in words or expected == "simulation", (expected, words)
     assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 5
