@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.verbs.import_ import Imported
 
 _FAILED = 3
-_WORDS = ("exported", "imported", "unchanged", "skipped", "refused")
+_WORDS = ("exported", "imported", "added", "unchanged", "skipped", "refused")
 
 
 def export(
@@ -89,6 +89,8 @@ def import_(
         for entry in report.subjects:
             if entry.status == "imported" and entry.reason:
                 say(printable(f"imported {entry.subject} {entry.reason}") + "\n")
+            if entry.status == "added":
+                say(printable(f"added to {entry.subject}: what --iid found of its rows and columns") + "\n")
         where = f"in {report.seconds:.2f} s, into {printable(str(warehouse))}"
         say(f"{printable(report.uri)}: {_counts(report.subjects)} {where}\n")
     for entry in report.subjects:

@@ -117,14 +117,14 @@ def _panel(cell: Cell) -> str:
 def _one(data: str, panel: str, cells: Sequence[Cell], scale: _Scale, domain: list[float]) -> alt.Chart:
     import altair as alt
 
-    middle = {} if scale.start == scale.middle else {"domainMid": scale.middle}
+    middle = alt.Undefined if scale.start == scale.middle else scale.middle
     layers = sorted({c.layer for c in cells})
     step = 5 if len(layers) > 16 else 1
     colour = alt.Color(
         field="value",
         type="quantitative",
         title=scale.what,
-        scale=alt.Scale(scheme=_scheme(scale), domain=domain, clamp=True, **middle),
+        scale=alt.Scale(scheme=_scheme(scale), domain=domain, domainMid=middle, clamp=True),
         legend=alt.Legend(format=scale.form, gradientLength=100),
     )
     across = alt.X(

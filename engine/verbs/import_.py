@@ -12,7 +12,16 @@ from engine.nouns.events import Found, Judged, Listener, ignore
 from engine.nouns.records import SourceFile
 from engine.storage.depot import Depot
 from engine.warehouse.exchange import SUBJECTS, TABLES, identity_of, key_in
-from engine.warehouse.import_ import Incoming, Shape, find_known, read_incoming, shapes, take_in
+from engine.warehouse.import_ import (
+    Incoming,
+    Shape,
+    add_order,
+    find_known,
+    order_is_deeper,
+    read_incoming,
+    shapes,
+    take_in,
+)
 from engine.warehouse.rows import Connection, all_rows
 from engine.warehouse.store import Warehouse
 
@@ -24,7 +33,8 @@ class Imported:
     Attributes:
         subject: its name, or its folders' where that cannot be read.
         key: the name of its folders.
-        status: `imported`, `unchanged` (it was here already) or `refused`.
+        status: `imported`, `unchanged` (it was here already), `added` (it was here, and what is known of its
+            rows and columns came to it) or `refused`.
         subject_id: its number here.
         reason: why it was refused; or what was left out.
     """
@@ -61,8 +71,10 @@ def import_(
 ) -> ImportReport:
     """Take in the subjects of an export, each in one transaction, under new numbers.
 
-    A subject that is here already is left as it is. One whose files are damaged, incomplete, foreign or newer
-    is reported, and does not stop the others. Everything that a file says is checked before it is kept.
+    A subject that is here already is left as it is; what the export knows more of its rows, columns and
+    singular values, as `engine.scan` with `iid` finds it, is added. One whose files are damaged, incomplete,
+    foreign or newer is reported, and does not stop the others. Everything that a file says is checked before
+    it is kept.
 
     Args:
         uri: what `export` has written to.
@@ -115,10 +127,10 @@ class _Import:
             known = [find_known(connection, i.row, "complete") for i in offered]
         for incoming, subject_id in zip(offered, known, strict=True):
             name = incoming.row["subject"]
-            if subject_id is not None:
-                self._note(Imported(name, incoming.key, "unchanged", subject_id))
-                continue
             try:
+                if subject_id is not None:
+                    self._note(self._add(incoming, subject_id))
+                    continue
                 self._note(self._take_in(incoming))
             except (FormatError, MissingError) as error:
                 self._note(Imported(name, incoming.key, "refused", reason=str(error)))
@@ -134,6 +146,18 @@ class _Import:
         absent = [p for p in incoming.manifest.parents if p not in parents]
         reason = f"without its parent {', '.join(absent)}, which is not here" if absent else ""
         return Imported(name, incoming.key, "imported", subject_id, reason)
+
+    def _add(self, incoming: Incoming, subject_id: int) -> Imported:
+        """Take in what is not known here of a subject that is here."""
+        name, status = incoming.row["subject"], "unchanged"
+        with self._store.reading() as connection:
+            deeper = order_is_deeper(connection, subject_id, incoming)
+        if deeper:
+            with self._store.writing() as connection:
+                if order_is_deeper(connection, subject_id, incoming):  # nobody was quicker
+                    add_order(connection, incoming, self._expected, subject_id)
+                    status = "added"
+        return Imported(name, incoming.key, status, subject_id)
 
     def _note(self, entry: Imported) -> None:
         self.done.append(entry)

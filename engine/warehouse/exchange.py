@@ -23,6 +23,8 @@ TABLES = ("tensors", "filtered", "bins", "iid", "tensor_stats")
 """In the order in which they are written; `subjects` follows."""
 YOUNG = ("iid",)
 """Tables that older exports lack."""
+GONE = frozenset({"zero_rows"})
+"""Columns that older exports have, in which there never was anything."""
 CODES = "codes/codes.parquet"
 MARK = b"gaussmeter"
 

@@ -16,6 +16,7 @@ from engine.errors import FormatError
 from engine.nouns.records import SourceFile
 from engine.version import __version__
 from engine.warehouse.exchange import (
+    GONE,
     SUBJECTS,
     Manifest,
     file_of,
@@ -28,6 +29,7 @@ from engine.warehouse.queries import named_queries
 from engine.warehouse.rows import Connection, all_rows, first_row, one_value
 from engine.warehouse.subjects import canonical, discard
 
+_DEPTH = "SELECT iid FROM subjects WHERE subject_id = ?"
 _KEPT = ("tensors", "filtered", "bins", "iid")  # the numbers of `tensor_stats` are worked out from these
 
 
@@ -196,6 +198,35 @@ def take_in(
     return subject_id
 
 
+def order_is_deeper(connection: Connection, subject_id: int, incoming: Incoming) -> bool:
+    """Whether an export knows more of rows, columns and singular values than is known here of its subject."""
+    offered, here = incoming.row.get("iid"), one_value(connection, _DEPTH, [subject_id])
+    return "iid" in incoming.sources and offered is not None and (here is None or offered > here)
+
+
+def add_order(
+    connection: Connection, incoming: Incoming, expected: Mapping[str, Shape], subject_id: int
+) -> None:
+    """Put what an export knows of rows and columns in the place of what is known here.
+
+    Args:
+        connection: in a transaction, which the caller undoes if this fails.
+        incoming: a subject that is here without.
+        expected: from `shapes`.
+        subject_id: its number here.
+
+    Raises:
+        FormatError: as for `take_in`.
+    """
+    connection.execute(
+        "DELETE FROM iid WHERE tensor_id IN (SELECT tensor_id FROM tensors WHERE subject_id = ?)",
+        [subject_id],
+    )
+    with open_parquet(incoming.sources["iid"]) as file:
+        _take_table(connection, file, "iid", incoming, expected["iid"], subject_id)
+    connection.execute("UPDATE subjects SET iid = ? WHERE subject_id = ?", [incoming.row["iid"], subject_id])
+
+
 def _check_sums(connection: Connection, subject_id: int, uri: str) -> None:
     edges = first_row(
         connection,
@@ -257,9 +288,12 @@ def _check_rows(file: parquet.ParquetFile, rows: int, uri: str) -> None:
 
 
 def _columns(file: parquet.ParquetFile, shape: Shape, manifest: Manifest, uri: str) -> list[str]:
-    """The columns of a file; an older export may lack some."""
+    """The columns of a file that are taken in; an older export may lack some, and have some that are gone."""
     found = file.schema_arrow
+    gone = GONE - set(shape.schema.names) if manifest.schema < shape.version else frozenset()
     for field in found:
+        if field.name in gone:
+            continue
         index = shape.schema.get_field_index(field.name)
         if index < 0 or found.names.count(field.name) > 1:
             raise FormatError(f"has a column {field.name!r} that does not belong there", file=uri)
@@ -272,7 +306,7 @@ def _columns(file: parquet.ParquetFile, shape: Shape, manifest: Manifest, uri: s
     missing = sorted(set(must) - set(found.names))
     if missing:
         raise FormatError(f"has no column {missing[0]!r}", file=uri)
-    return list(found.names)
+    return [name for name in found.names if name not in gone]
 
 
 def _sound(

@@ -19,8 +19,8 @@ findings AS (
     SELECT ordinal, name, 'constant', format('all {:,} elements are {}', n, min)
     FROM t WHERE n > 1 AND finite = n AND min = max AND zeros < n
     UNION ALL
-    SELECT ordinal, name, 'dead rows', format('{:,} of {:,} rows are zero', zero_rows, shape[1])
-    FROM t WHERE zero_rows > 0 AND zeros < n
+    SELECT ordinal, name, 'dead rows', format('{:,} of {:,} rows are zero', zero_rows, iid_matrix[1])
+    FROM t WHERE zero_rows > 0 AND zeros < n  -- known after scan --iid
     UNION ALL
     SELECT ordinal, name, 'magnitude', format('values reach {} and {}, beyond {}', min, max, $max_magnitude::DOUBLE)
     FROM t WHERE greatest(abs(min), abs(max)) > $max_magnitude

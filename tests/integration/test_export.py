@@ -151,6 +151,48 @@ def test_importing_again_writes_nothing(out, other):
     assert len(other.read_bytes()) == len(before)
 
 
+def order_of(warehouse: Path) -> tuple[Any, ...]:
+    """What is known of the order of elements in the newest `llama`."""
+    of = "SELECT t.name, i.* EXCLUDE (tensor_id) FROM iid i JOIN tensors t USING (tensor_id) JOIN subjects s USING (subject_id)"
+    depth = rows(warehouse, "SELECT iid FROM subjects WHERE name = 'llama'")
+    return depth, repr(rows(warehouse, f"{of} WHERE s.name = 'llama' ORDER BY ordinal"))
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "status"),
+    [
+        ({}, {"iid": True}, "added"),
+        ({"iid": True}, {}, "unchanged"),
+        ({"iid": True}, {"spectrum": 64}, "added"),
+    ],
+)
+def test_a_complete_subject_meets_one_that_knows_more_or_less_of_order(
+    template, tmp_path, here, there, status
+):
+    path = template.parent / "llama.safetensors"
+    for name, options in (("here", here), ("there", there)):
+        engine.scan(path, warehouse=made(tmp_path / f"{name}.duckdb"), **options)
+    engine.export("llama", tmp_path / "out", warehouse=tmp_path / "there.duckdb")
+    own = tmp_path / "here.duckdb"
+    before, counts = order_of(own), contents(own, 1)
+    ran = gaussmeter("import", tmp_path / "out", "-w", own)
+    assert (ran.code, f"1 subject, 1 {status} in " in ran.out, ran.err) == (0, True, "")
+    assert order_of(own) == (order_of(tmp_path / "there.duckdb") if status == "added" else before)
+    assert contents(own, 1) == counts
+    assert ("added to llama: what --iid found" in ran.out) == (status == "added")
+    assert statuses(engine.import_(tmp_path / "out", warehouse=own)) == ["unchanged"]
+    assert_consistent(own)
+
+
+def test_damaged_order_is_refused_and_nothing_is_lost(template, out, tmp_path):
+    engine.scan(template.parent / "llama.safetensors", warehouse=made(tmp_path / "w.duckdb"))
+    before = everything_of(tmp_path / "w.duckdb", 1)
+    rewrite(out, "iid", with_column("ordinal", lambda c: [*c.to_pylist()[:-1], 10**6]))
+    ran = gaussmeter("import", out, "-w", tmp_path / "w.duckdb")
+    assert "has rows of tensors that are not in `tensors`" in ran.sentence(3)
+    assert everything_of(tmp_path / "w.duckdb", 1) == before
+
+
 def test_two_clusters_meet(template, out, other, tmp_path):
     engine.export("own", out, warehouse=other)
     engine.import_(out, warehouse=tmp_path / "both.duckdb")
