@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.pictures.picture import Picture, distinct, finish, label
 from engine.pictures.theme import PAPER
@@ -102,12 +102,11 @@ def _map(name: str, title: str, note: str, cells: Sequence[Cell], scale: _Scale)
     return finish(name, title, [note], whole, data)
 
 
-def _scheme(scale: _Scale) -> str | alt.SchemeParams:
-    """The colours; those that begin at the least number begin with the palest of them."""
-    import altair as alt
-
-    pale = scale.start == scale.middle
-    return alt.SchemeParams(name=scale.scheme, extent=[0, 1]) if pale else scale.scheme
+def _colours(scale: _Scale) -> dict[str, Any]:
+    """Those that begin at the least number begin with the palest of them."""
+    if scale.start == scale.middle:
+        return {"scheme": {"name": scale.scheme, "extent": [0, 1]}}
+    return {"scheme": scale.scheme, "domainMid": scale.middle}
 
 
 def _panel(cell: Cell) -> str:
@@ -117,14 +116,13 @@ def _panel(cell: Cell) -> str:
 def _one(data: str, panel: str, cells: Sequence[Cell], scale: _Scale, domain: list[float]) -> alt.Chart:
     import altair as alt
 
-    middle = alt.Undefined if scale.start == scale.middle else scale.middle
     layers = sorted({c.layer for c in cells})
     step = 5 if len(layers) > 16 else 1
     colour = alt.Color(
         field="value",
         type="quantitative",
         title=scale.what,
-        scale=alt.Scale(scheme=_scheme(scale), domain=domain, domainMid=middle, clamp=True),
+        scale=alt.Scale(domain=domain, clamp=True, **_colours(scale)),
         legend=alt.Legend(format=scale.form, gradientLength=100),
     )
     across = alt.X(
