@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 GAUSSIAN_KURTOSIS, GAUSSIAN_RATIO = 2.829, 0.9973
 """Of a Gaussian cut at 3 sigma: its kurtosis, and the share that is kept."""
 
+_FROM_NOTHING = ("#f5f2ee", "#fdcf9c", "#f4943f", "#cc5a0e", "#7f2704")
 _CELL, _ROW = 14, 20
 _LEAST_WIDTH = 400
 
@@ -54,9 +55,7 @@ def ratio_map(title: str, cells: Sequence[Cell]) -> Picture:
 def order_map(title: str, cells: Sequence[Cell]) -> Picture:
     """Draw how much the sigmas of rows and columns vary beyond chance; `part` says whose."""
     note = "Standard deviation of the sigmas beyond what chance explains, over sigma; i.i.d. elements have 0."
-    return _map(
-        "iid", title, note, cells, _Scale("beyond chance", ".1%", 0.0, 0.02, 0.5, start=0.0, scheme="oranges")
-    )
+    return _map("iid", title, note, cells, _Scale("beyond chance", ".1%", 0.0, 0.02, 0.5, start=0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,6 @@ class _Scale:
         most: and at the most so far, so that one cell does not make all others pale.
         end: the largest number that there can be.
         start: the least.
-        scheme: Vega's word for the colours.
     """
 
     what: str
@@ -81,7 +79,6 @@ class _Scale:
     most: float
     end: float = math.inf
     start: float = -math.inf
-    scheme: str = "blueorange"
 
     def domain(self, cells: Sequence[Cell]) -> list[float]:
         far = max((abs(c.value - self.middle) for c in cells), default=0.0)
@@ -103,10 +100,10 @@ def _map(name: str, title: str, note: str, cells: Sequence[Cell], scale: _Scale)
 
 
 def _colours(scale: _Scale) -> dict[str, Any]:
-    """Those that begin at the least number begin with the palest of them."""
+    """To both sides of what a Gaussian has, or from nothing on."""
     if scale.start == scale.middle:
-        return {"scheme": {"name": scale.scheme, "extent": [0, 1]}}
-    return {"scheme": scale.scheme, "domainMid": scale.middle}
+        return {"range": list(_FROM_NOTHING)}
+    return {"scheme": "blueorange", "domainMid": scale.middle}
 
 
 def _panel(cell: Cell) -> str:

@@ -13,7 +13,7 @@ from engine.pictures.depth import AtDepth, depth
 from engine.pictures.gaps import Gap, gaps
 from engine.pictures.heat import Cell, kurtosis_map, order_map, ratio_map
 from engine.pictures.histograms import histograms
-from engine.pictures.picture import Picture
+from engine.pictures.picture import Picture, distinct
 from engine.plan import Selection
 from engine.verbs.panels import layer_blocks, matrices_of, named_blocks, overlaid_blocks
 from engine.warehouse.queries import Value, named_queries, run_query
@@ -152,7 +152,7 @@ def _iid(connection: Connection, subjects: Sequence[Subject], how: How) -> Pictu
     ]
     if not cells:
         raise ConfigError(f"there is nothing to draw: {_names(subjects)} was not scanned with --iid")
-    return order_map(f"Do rows and columns differ? {_names(subjects)}", cells)
+    return order_map(f"Do rows and columns differ? {', '.join(distinct(c.subject for c in cells))}", cells)
 
 
 def _scores(connection: Connection, subjects: Sequence[Subject], how: How) -> Picture:

@@ -224,3 +224,26 @@ def test_other_commands_do_not_load_the_libraries(folder):
         "print({'altair', 'vl_convert', 'pandas'} & set(sys.modules))"
     )
     assert program(text, cwd=folder).out == "set()\n"
+
+
+def test_what_did_not_change_has_a_panel_without_a_histogram(folder, tmp_path):
+    """Of two differences in which the same matrices are frozen, or of which one is."""
+    warehouse, tensors = tmp_path / "w.duckdb", llama(2)
+    write_tensors(tmp_path / "base.safetensors", tensors)
+    for k, layers in enumerate(((0,), (0, 1))):
+        other = {f"model.layers.{i}.mlp.up_proj.weight": normal("BF16", 16, 16, seed=9 + k) for i in layers}
+        write_tensors(tmp_path / f"{k}.safetensors", tensors | other)
+        engine.delta(
+            tmp_path / "base.safetensors", tmp_path / f"{k}.safetensors", warehouse=warehouse, name=f"d{k}"
+        )
+    for subjects in (("d0", "d1"), ("d1", "d0"), ("d0",)):
+        ran = gaussmeter("plot", *subjects, "-o", "x.svg", "-w", warehouse, cwd=tmp_path)
+        assert (ran.code, ran.err) == (0, "")
+        assert "no spread" in (tmp_path / "x.svg").read_text()
+
+
+def test_axes_of_sigma_say_what_is_there(folder):
+    """D3 takes a step of 0.001 below 0.011 for one that needs a single digit."""
+    with Warehouse(folder / "stats.duckdb").reading() as connection:
+        spec = json.dumps(draw(connection, "sigma", [look_up(connection, "model")], How(Selection())).spec)
+    assert '"format": ".4~g"' in spec
