@@ -234,9 +234,10 @@ class _Export:
         """Write what was refused, should it not be there as it is now; None if nothing was."""
         source, path = self._files.get(REFUSALS), scratch / "refusals.parquet"
         with self._store.reading() as connection:
-            shape, own = refusal_shape(connection), own_refusals(connection)
-            there = self._refusals_there(source, shape)
-            rows = joined(connection, there or [], own)
+            shape = refusal_shape(connection)
+        there = self._refusals_there(source, shape)  # no writer waits for a distant store
+        with self._store.reading() as connection:
+            rows = joined(connection, there or [], own_refusals(connection))
             if source is None and not rows:
                 return None
             if source is not None and rows == there:
