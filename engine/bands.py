@@ -105,6 +105,12 @@ class Bands:
     broken: bool = False
 
     @property
+    def zero_rows(self) -> int | None:
+        """How many rows are zeros throughout; None while that is not known."""
+        run = self.whole
+        return None if run is None else int(np.count_nonzero(run.of_rows[1] == 0))
+
+    @property
     def whole(self) -> Run | None:
         """All of the matrix; None while some is missing, or where it is broken."""
         run = self.runs[0] if len(self.runs) == 1 else None
@@ -336,7 +342,16 @@ def _measure(matrix: Matrix, values: Values) -> tuple[F64, F64, float, float] | 
         rows.measure_rows(_as_f32(values), columns, wide, of_rows, of_columns, of_pairs)
         if not np.isfinite(of_rows[1].sum()):
             return None
+    _square_again(of_rows, values)
     return of_rows, of_columns, float(of_pairs[0]), float(of_pairs[1])
+
+
+def _square_again(of_rows: F64, values: Values) -> None:
+    """Make sure that only rows of zeros have no squares: those of tiny elements are too small for float32."""
+    empty = np.flatnonzero(of_rows[1] == 0)
+    if empty.size:
+        wide = _as_f32(values.reshape(of_rows.shape[1], -1)[empty]).astype(np.float64)
+        of_rows[1, empty] = (wide * wide).sum(axis=1)
 
 
 def _is_nothing(values: Values) -> bool:

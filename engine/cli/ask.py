@@ -88,15 +88,17 @@ def paper(
     table: Annotated[
         str | None,
         typer.Argument(
-            help="table1, table2, table3, table5, table6, table7, table8, scalars, fig1, fig5, fig6 or fig7; "
-            "fig2, fig4 and fig8 to fig26 are fig1 of one model or adapter.",
+            help="table1 to table11, scalars, fig1, fig3, fig5, fig6 or fig7; fig2, fig4 and fig8 to fig26 "
+            "are fig1 of one model or adapter.",
             show_default=False,
         ),
     ] = None,
     subject: Annotated[str | None, typer.Option(help="Only this subject.")] = None,
     scores: Annotated[
         Path | None,
-        typer.Option(help="CSV with the columns subject and score, for table7 and fig5; else those of runs."),
+        typer.Option(
+            help="CSV with the columns subject and score, for table4, table7 and fig5; else those of runs."
+        ),
     ] = None,
     param: options.Parameters = None,
     warehouse: options.Warehouse = Path(WAREHOUSE),

@@ -20,10 +20,10 @@ from engine.nouns.defaults import WAREHOUSE
 
 if TYPE_CHECKING:
     from engine.verbs.export import Exported
-    from engine.verbs.import_ import Imported
+    from engine.verbs.import_runs import Imported
 
 _FAILED = 3
-_WORDS = ("exported", "imported", "unchanged", "skipped", "refused")
+_WORDS = ("exported", "imported", "added", "unchanged", "skipped", "refused")
 
 
 def export(
@@ -39,7 +39,8 @@ def export(
 ) -> None:
     """Write subjects as Parquet files, a folder each.
 
-    What is there already and has not changed is not written again.
+    Runs of adaptation come with what they learnt; --all takes all of them, and what a census refused. What is
+    there already and has not changed is not written again.
     """
     from engine.verbs.export import export as run
 
@@ -57,11 +58,14 @@ def export(
         return
     if quiet:
         return
-    for entry in report.subjects:
+    for entry in (*report.subjects, *report.runs):
         if entry.status == "skipped":
             say(printable(f"not exported: {entry.subject}: {entry.reason}") + "\n")
+    counts = [_counts(report.subjects), *([_counts(report.runs, "run")] if report.runs else [])]
+    if report.refusals is not None:
+        counts.append(f"refusals {report.refusals.status}")
     wrote = f"{nbytes(report.nbytes_written)} in {report.seconds:.2f} s"
-    say(f"{printable(report.out)}: {_counts(report.subjects)}; wrote {wrote}\n")
+    say(f"{printable(report.out)}: {'; '.join(counts)}; wrote {wrote}\n")
 
 
 def import_(
@@ -70,7 +74,7 @@ def import_(
     form: options.As = Format.TABLE,
     quiet: options.Quiet = False,
 ) -> None:
-    """Take the subjects of an export into this warehouse.
+    """Take the subjects, runs and refusals of an export into this warehouse.
 
     A subject that cannot be taken in is reported and does not stop the others; the exit code is then 3.
     """
@@ -86,14 +90,19 @@ def import_(
     if form is Format.JSON:
         say(json.dumps(asdict(report), indent=1) + "\n")
     elif not quiet:
-        for entry in report.subjects:
+        for entry in (*report.subjects, *report.runs):
             if entry.status == "imported" and entry.reason:
                 say(printable(f"imported {entry.subject} {entry.reason}") + "\n")
+            if entry.status == "added":
+                say(printable(f"added to {entry.subject}: what --iid found of its rows and columns") + "\n")
         where = f"in {report.seconds:.2f} s, into {printable(str(warehouse))}"
-        say(f"{printable(report.uri)}: {_counts(report.subjects)} {where}\n")
-    for entry in report.subjects:
-        if entry.status == "refused":
-            complain(entry.reason)
+        counts = [_counts(report.subjects), *([_counts(report.runs, "run")] if report.runs else [])]
+        if report.refusals:
+            counts.append(f"{report.refusals:,} refusal{'s' * (report.refusals != 1)}")
+        say(f"{printable(report.uri)}: {'; '.join(counts)} {where}\n")
+    reasons = [entry.reason for entry in (*report.subjects, *report.runs) if entry.status == "refused"]
+    for reason in (*reasons, *filter(None, [report.reason])):
+        complain(reason)
     if not report.complete:
         raise typer.Exit(_FAILED)
 
@@ -103,8 +112,8 @@ def _check(form: Format, command: str) -> None:
         raise ConfigError(f"{command} prints table or json, not {form}")
 
 
-def _counts(entries: tuple[Exported, ...] | tuple[Imported, ...]) -> str:
+def _counts(entries: tuple[Exported, ...] | tuple[Imported, ...], what: str = "subject") -> str:
     counts = Counter(entry.status for entry in entries)
     total = len(entries)
     parts = ", ".join(f"{counts[word]:,} {word}" for word in _WORDS if counts[word]) or "none exported"
-    return f"{total:,} subject{'s' * (total != 1)}, {parts}"
+    return f"{total:,} {what}{'s' * (total != 1)}, {parts}"

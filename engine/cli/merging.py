@@ -126,7 +126,9 @@ def _print(report: MergeReport, where: str) -> None:
             say(printable(f"  {what}: {name}: {reason}") + "\n")
         if len(rows) > _MOST_REASONS:
             say(f"  {what}: and {len(rows) - _MOST_REASONS:,} more\n")
-    ends = f"{report.merged:,} tensors merged, {len(report.copied):,} copied, {len(report.refused):,} refused"
+    ends = (
+        f"{report.merged:,} tensors merged, {len(report.copied):,} copied, {len(report.refused):,} left out"
+    )
     subject = f", subject {report.subject_id}{where}" if report.subject_id is not None else ""
     if report.status == "unchanged":
         say(printable(f"{report.out}: unchanged, {ends}{subject}") + "\n")

@@ -31,6 +31,7 @@ class Picture(StrEnum):
     SIGMA = "sigma"
     KURTOSIS = "kurtosis"
     RATIO = "ratio"
+    IID = "iid"
     SCORES = "scores"
     SIMULATION = "simulation"
     LEARNING = "learning"
@@ -78,7 +79,8 @@ def plot(
     """Draw what was counted: a picture from the counts, in any binning; no weight is read.
 
     histograms: by layer and module, with the fitted normal (Figs. 1, 8 to 26). overlay: two subjects.
-    sigma: by depth (Fig. 6). kurtosis, ratio: by layer and role. scores: against sigma (Fig. 5).
+    sigma: by depth (Fig. 6). kurtosis, ratio: by layer and role. iid: how much the
+    sigmas of rows and columns differ. scores: against sigma (Fig. 5).
     simulation: Fig. 7. learning: curves of runs.
     """
     _table_or_json("plot", form)
@@ -117,8 +119,8 @@ def report(
 ) -> None:
     """Write a page about subjects: one HTML file that works offline, from the warehouse alone.
 
-    Table 1, damage, what was learnt, heat maps, sigma by depth, histograms, departures from a Gaussian,
-    provenance, and all tensors in tables that sort themselves.
+    Table 1, damage, what was learnt, heat maps, sigma by depth, histograms, departures from a Gaussian and
+    from i.i.d., provenance, and all tensors in tables that sort themselves.
     """
     _table_or_json("report", form)
     without_scipy()

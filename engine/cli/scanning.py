@@ -198,8 +198,8 @@ def check(
     """Look for damage: exit 1 when something is wrong.
 
     Finds NaN, infinities, tensors of zeros or of one value, absurd magnitudes, tensors that the index names
-    and no shard has, and files that are no valid checkpoint. A checkpoint given by its place is read now and
-    enters no warehouse.
+    and no shard has, and files that are no valid checkpoint; rows of zeros of subjects that were scanned with
+    --iid. A checkpoint given by its place is read now and enters no warehouse.
     """
     without_scipy()
     from engine.verbs.check import check as run

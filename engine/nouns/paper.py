@@ -1,4 +1,4 @@
-"""The paper's models and its own numbers of them; the knowledge is data, in `paper.toml`."""
+"""The paper's models, its own numbers of them, and how it tuned; the knowledge is data, in `paper.toml`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 PAPER_FILE: Final = Path(__file__).with_name("paper.toml")
+
+BENCHMARKS: Final = ("mathvista", "mmstar", "mmmu", "wemath", "ai2d", "dynamath", "geoqa")
+"""Those of Table 4, in its order."""
 
 _SUFFIX = re.compile(r"\.(safetensors|pth|pt|bin|ckpt|zarr|zip|json)$")
 
@@ -76,6 +79,24 @@ def paper_adapters() -> dict[str, tuple[str, int]]:
         for table in _data()["adapter"]
         for rank, figure in table["figures"].items()
     }
+
+
+@cache
+def paper_tasks() -> tuple[dict[str, Any], ...]:
+    """The tasks of GLUE, in the order of Table 9: what it says of each, and its column of Table 10."""
+    return tuple(_data()["glue_settings"] | table for table in _data()["glue"])
+
+
+@cache
+def paper_commonsense() -> tuple[dict[str, Any], ...]:
+    """The columns of Table 11: a model, a rank, and with what it was tuned."""
+    shared = dict(_data()["commonsense_settings"])
+    alphas = shared.pop("alphas")
+    return tuple(
+        shared | {"model": table["model"], "r": int(r), "alpha": alphas[r], "learning_rate": rate}
+        for table in _data()["commonsense"]
+        for r, rate in table["learning_rates"].items()
+    )
 
 
 def recognise(name: str, uri: str) -> PaperModel | None:

@@ -23,6 +23,10 @@ METHODS = ("head", "full", "svdiff", "noise", "full_gaussian", "lora", "dora", "
 RANKED = ("lora", "dora", "lora_noise")
 """Methods that have a rank."""
 
+OPTIMISER = "AdamW"
+SCHEDULE = "linear"
+"""How every run learns: the rate rises while it warms up, then falls in a line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Method:

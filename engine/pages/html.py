@@ -69,19 +69,29 @@ def facts(pairs: Mapping[str, Any]) -> Html:
     return Html(f"<dl>{''.join(lines)}</dl>")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, filtered: bool = False) -> Html:
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    filtered: bool = False,
+    wrapped: Sequence[str] = (),
+) -> Html:
     """A table that sorts itself by the column whose heading is pressed.
 
     Args:
         columns: their names; those that are empty in every row are left out.
         rows: one value a column.
         filtered: whether there is a field to look for words in.
+        wrapped: columns of words of our own, which take several lines where they are long.
     """
     shown = [k for k in range(len(columns)) if any(row[k] not in (None, "") for row in rows)]
     if not rows or not shown:
         return Html('<p class="none">none</p>')
     head = "".join(_heading(columns[k], [row[k] for row in rows]) for k in shown)
-    body = "\n".join("<tr>" + "".join(_cell(row[k], columns[k]) for k in shown) + "</tr>" for row in rows)
+    body = "\n".join(
+        "<tr>" + "".join(_cell(row[k], columns[k], columns[k] in wrapped) for k in shown) + "</tr>"
+        for row in rows
+    )
     field = '<input type="search" class="filter" placeholder="filter rows" aria-label="filter rows">'
     return Html(
         f'{field if filtered else ""}<div class="scroll"><table class="sortable">'
@@ -94,9 +104,11 @@ def _heading(column: str, values: Sequence[Any]) -> str:
     return f'<th{kind} scope="col"><button type="button">{text(column.replace("_", " "))}</button></th>'
 
 
-def _cell(value: Any, column: str) -> str:
+def _cell(value: Any, column: str, wrapped: bool) -> str:
     if _is_number(value):
         return f'<td class="number" data-v="{float(value)!r}">{text(cell(value, column))}</td>'
+    if wrapped:
+        return f'<td class="words">{text(cell(value, column))}</td>'
     return f"<td>{_value(value, column)}</td>"
 
 

@@ -59,7 +59,7 @@ def depth(name: str, title: str, points: Sequence[AtDepth], unit: str = "standar
         type="quantitative",
         title=unit,
         scale=alt.Scale(zero=False, nice=True),
-        axis=alt.Axis(format="~g"),
+        axis=alt.Axis(format=".4~g"),
     )
     colours = alt.Scale(domain=roles, range=series_colours(len(roles)))
     base = alt.Chart().encode(

@@ -78,7 +78,9 @@ def gaps(title: str, points: Sequence[Gap]) -> Picture:
     header = alt.Header(title=None, labelFontSize=12, labelLimit=_WIDTH)
     facet = alt.Facet(field="panel", type="nominal", sort=panels, header=header)
     chart = alt.layer(dots, words).properties(width=_WIDTH, height=_HEIGHT)
-    whole = chart.facet(facet=facet, columns=2, data=alt.NamedData("points"))
+    whole = chart.facet(facet=facet, columns=2, data=alt.NamedData("points")).resolve_axis(
+        x="independent", y="independent"
+    )
     note = ["Each point is a subject; the paper expects close sigmas to go with close scores."]
     return finish("scores", title, note, whole, {"points": rows})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.pictures.picture import Picture, distinct, finish, label
 from engine.pictures.theme import PAPER
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 GAUSSIAN_KURTOSIS, GAUSSIAN_RATIO = 2.829, 0.9973
 """Of a Gaussian cut at 3 sigma: its kurtosis, and the share that is kept."""
 
+_FROM_NOTHING = ("#f5f2ee", "#fdcf9c", "#f4943f", "#cc5a0e", "#7f2704")
 _CELL, _ROW = 14, 20
 _LEAST_WIDTH = 400
 
@@ -51,6 +52,12 @@ def ratio_map(title: str, cells: Sequence[Cell]) -> Picture:
     return _map("ratio", title, note, cells, _Scale("share", ".2%", GAUSSIAN_RATIO, 0.005, 0.02, 1.0))
 
 
+def order_map(title: str, cells: Sequence[Cell]) -> Picture:
+    """Draw how much the sigmas of rows and columns vary beyond chance; `part` says whose."""
+    note = "Standard deviation of the sigmas beyond what chance explains, over sigma; i.i.d. elements have 0."
+    return _map("iid", title, note, cells, _Scale("beyond chance", ".1%", 0.0, 0.02, 0.5, start=0.0))
+
+
 @dataclass(frozen=True, slots=True)
 class _Scale:
     """What colours stand for.
@@ -62,6 +69,7 @@ class _Scale:
         least: the colours reach at least so far from there, so that chance looks like chance.
         most: and at the most so far, so that one cell does not make all others pale.
         end: the largest number that there can be.
+        start: the least.
     """
 
     what: str
@@ -70,11 +78,12 @@ class _Scale:
     least: float
     most: float
     end: float = math.inf
+    start: float = -math.inf
 
     def domain(self, cells: Sequence[Cell]) -> list[float]:
         far = max((abs(c.value - self.middle) for c in cells), default=0.0)
         reach = min(max(far, self.least), self.most)
-        return [self.middle - reach, min(self.middle + reach, self.end)]
+        return [max(self.middle - reach, self.start), min(self.middle + reach, self.end)]
 
 
 def _map(name: str, title: str, note: str, cells: Sequence[Cell], scale: _Scale) -> Picture:
@@ -90,6 +99,13 @@ def _map(name: str, title: str, note: str, cells: Sequence[Cell], scale: _Scale)
     return finish(name, title, [note], whole, data)
 
 
+def _colours(scale: _Scale) -> dict[str, Any]:
+    """To both sides of what a Gaussian has, or from nothing on."""
+    if scale.start == scale.middle:
+        return {"range": list(_FROM_NOTHING)}
+    return {"scheme": "blueorange", "domainMid": scale.middle}
+
+
 def _panel(cell: Cell) -> str:
     return label(f"{cell.subject}, {cell.part}" if cell.part else cell.subject)
 
@@ -103,7 +119,7 @@ def _one(data: str, panel: str, cells: Sequence[Cell], scale: _Scale, domain: li
         field="value",
         type="quantitative",
         title=scale.what,
-        scale=alt.Scale(scheme="blueorange", domain=domain, domainMid=scale.middle, clamp=True),
+        scale=alt.Scale(domain=domain, clamp=True, **_colours(scale)),
         legend=alt.Legend(format=scale.form, gradientLength=100),
     )
     across = alt.X(

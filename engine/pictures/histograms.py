@@ -172,7 +172,7 @@ def _add(
     """Add the data of a panel: the outline of each histogram, the normal, and a note."""
     data["notes"].append({"text": label(panel.note, 40), "x": place.left + 3, "y": place.top + 8})
     tops = [s.counts.density.max(initial=0.0) * panel.std for s in panel.series]
-    top = max([*tops, *([] if frame.overlay else [_PEAK])]) or 1.0
+    top = max([*tops, 0.0 if frame.overlay else _PEAK]) or 1.0
     foot = place.top + place.height
     for order, series in enumerate(panel.series):
         z = ((series.counts.edges - panel.mean) / panel.std).tolist()

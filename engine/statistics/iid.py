@@ -10,12 +10,12 @@ departure, and Gaussian noise is inside each limit in 95 % of all cases.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bands import Bands, add_columns, as_float
+from engine.bands import Bands, Run, add_columns, as_float
 from engine.statistics.distribution import Distribution
 from engine.statistics.moments import Moments
 from engine.statistics.tails import NORMAL, Squares, beta_quantile, mean_limit, squares
@@ -77,6 +77,7 @@ class Iid:
         row: about its rows.
         column: about its columns.
         reason: why numbers are missing.
+        zero_rows: rows that are zeros throughout; None if that is not known.
     """
 
     matrix: tuple[int, int] | None
@@ -85,6 +86,7 @@ class Iid:
     row: Lines = Lines()
     column: Lines = Lines()
     reason: str | None = None
+    zero_rows: int | None = None
 
 
 def judge(bands: Bands, cells: Distribution, total: Moments) -> Iid:
@@ -98,13 +100,17 @@ def judge(bands: Bands, cells: Distribution, total: Moments) -> Iid:
     Raises:
         ValueError: the bands are not those of the whole matrix.
     """
-    matrix = bands.matrix
-    shape = matrix.rows, matrix.columns
+    matrix, whole = bands.matrix, bands.whole
     if bands.broken:
-        return Iid(shape, reason=_BROKEN)
-    whole = bands.whole
+        return Iid((matrix.rows, matrix.columns), reason=_BROKEN)
     if whole is None:
         raise ValueError(f"bands of part of {matrix}")
+    return replace(_judge(bands, whole, cells, total), zero_rows=bands.zero_rows)
+
+
+def _judge(bands: Bands, whole: Run, cells: Distribution, total: Moments) -> Iid:
+    matrix = bands.matrix
+    shape = matrix.rows, matrix.columns
     if matrix.elements < _LEAST:
         return Iid(shape, reason=_FEW)
     if not _has_spread(total):

@@ -24,6 +24,11 @@ def page_cache_bytes() -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
+def full_path(uri: str) -> str:
+    """The absolute path of a local URI, whether or not it leads anywhere."""
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))  # noqa: PTH100, PTH111 - any text
+
+
 def local_path(uri: str) -> Path | None:
     """Where a local URI leads.
 

@@ -13,6 +13,8 @@ from engine.nouns.candidate import Candidate
 from engine.nouns.records import Checkpoint
 from engine.nouns.tasks import Task
 from engine.plan import Plan
+from engine.storage.local import full_path
+from engine.storage.uris import scheme_of
 from engine.verbs.opening import Opener, Tried
 from engine.verbs.scan_job import Counted, ScanJob, status_of
 from engine.verbs.scribe import Scribe
@@ -242,6 +244,12 @@ def unforeseen(error: BaseException) -> TaskError:
 def _not_opened(tried: Tried[Candidate, Ready | Entry]) -> Entry:
     """The entry of what could not be opened, or of a source that could not be looked through."""
     error = tried.error if isinstance(tried.error, GaussmeterError) else unforeseen(tried.error or KeyError())
-    where = tried.item.uri if tried.item is not None else error.file or "a source"
-    status = "failed" if tried.item is None or isinstance(error, TaskError) else "refused"
-    return Entry(shown(where), "", status, str(error))
+    if tried.item is None:
+        return Entry(shown(error.file or "a source"), "", "failed", str(error))
+    where = tried.item.uri
+    return not_taken(full_path(where) if scheme_of(where) == "file" else where, error)
+
+
+def not_taken(uri: str, error: GaussmeterError) -> Entry:
+    """The entry of a place that cannot be taken in."""
+    return Entry(shown(uri), "", "failed" if isinstance(error, TaskError) else "refused", str(error))

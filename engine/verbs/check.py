@@ -63,7 +63,7 @@ def check(
     workers: int | None = None,
     listener: Listener = ignore,
 ) -> CheckReport:
-    """Look for damage.
+    """Look for damage. Dead rows are known of subjects that were scanned with `iid` only.
 
     Args:
         subject: a checkpoint's place, which is read now and enters no warehouse; or a subject of the

@@ -11,9 +11,9 @@ from engine.errors import ConfigError
 from engine.pictures.curves import Reached, curves
 from engine.pictures.depth import AtDepth, depth
 from engine.pictures.gaps import Gap, gaps
-from engine.pictures.heat import Cell, kurtosis_map, ratio_map
+from engine.pictures.heat import Cell, kurtosis_map, order_map, ratio_map
 from engine.pictures.histograms import histograms
-from engine.pictures.picture import Picture
+from engine.pictures.picture import Picture, distinct
 from engine.plan import Selection
 from engine.verbs.panels import layer_blocks, matrices_of, named_blocks, overlaid_blocks
 from engine.warehouse.queries import Value, named_queries, run_query
@@ -135,6 +135,26 @@ def _roles(connection: Connection, subjects: Sequence[Subject]) -> list[dict[str
     return [record for answer in answers for record in answer.records()]
 
 
+def _iid(connection: Connection, subjects: Sequence[Subject], how: How) -> Picture:
+    query = named_queries("verbs")["picture_iid"]
+    cells = [
+        Cell(
+            r["subject"],
+            ", ".join(filter(None, [r["part"], f"sigmas of {lines}"])),
+            r["role"],
+            r["layer"],
+            r[lines],
+        )
+        for s in subjects
+        for lines in ("rows", "columns")
+        for r in run_query(connection, query, {"subject_id": s.subject_id}).records()
+        if r[lines] is not None
+    ]
+    if not cells:
+        raise ConfigError(f"there is nothing to draw: {_names(subjects)} was not scanned with --iid")
+    return order_map(f"Do rows and columns differ? {', '.join(distinct(c.subject for c in cells))}", cells)
+
+
 def _scores(connection: Connection, subjects: Sequence[Subject], how: How) -> Picture:
     query = named_queries("paper")["fig5"]
     given = dict(how.given or {})
@@ -201,6 +221,7 @@ PICTURES: dict[str, _Kind] = {
     "sigma": _Kind(_sigma, "one to ten subjects", 1, 10),
     "kurtosis": _Kind(_kurtosis, "one to ten subjects", 1, 10),
     "ratio": _Kind(_ratio, "one to ten subjects", 1, 10),
+    "iid": _Kind(_iid, "one to ten subjects", 1, 10),
     "scores": _Kind(_scores, "a baseline, or of all of them in turn", 0, 1),
     "simulation": _Kind(_simulation, "one simulation"),
     "learning": _Kind(_learning, "the runs of some subjects, or of all", 0, 100),

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+from engine.errors import GaussmeterError
 from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.nouns.candidate import Candidate
 from engine.nouns.events import Listener
 from engine.nouns.records import Checkpoint
 from engine.plan import Limits, Selection, plan_scan
 from engine.storage import locate
-from engine.verbs.census_feed import Entry, Ready
+from engine.verbs.census_feed import Entry, Ready, not_taken
 from engine.verbs.scan_job import ScanJob
 from engine.warehouse.journal import Journal
 from engine.warehouse.known import Known
@@ -83,10 +84,10 @@ class Entrance:
         """Open a checkpoint, on any thread.
 
         Returns:
-            it, or what is to be said of it: skipped, unchanged, or refused before.
+            it, or what is to be said of it: skipped, unchanged, or refused.
 
         Raises:
-            GaussmeterError: it cannot be opened.
+            GaussmeterError: there is nothing, or the store does not answer.
         """
         if candidate.failed is not None:
             raise candidate.failed
@@ -100,7 +101,10 @@ class Entrance:
             return self._again(candidate, place.uri) or Entry(
                 place.uri, same[1], "unchanged", subject_id=same[0]
             )
-        checkpoint = open_checkpoint(candidate.uri, place)
+        try:
+            checkpoint = open_checkpoint(candidate.uri, place)
+        except GaussmeterError as error:  # noted under the place that it will have when it is taken in
+            return self._again(candidate, place.uri) or not_taken(place.uri, error)
         return self._again(candidate, checkpoint.uri) or self._judge(candidate, checkpoint)
 
     def begin(self, opened: Sequence[Ready]) -> list[ScanJob]:
@@ -144,9 +148,14 @@ class Entrance:
                 return Entry(uri, "", "refused", reason, fingerprint, None, nbytes)
         if (over := self._over_budget(nbytes)) is not None:
             return Entry(uri, "", "skipped", over, fingerprint, None, nbytes)
-        require_sound(checkpoint)
         wanted = self._options
-        plan = plan_scan(checkpoint, wanted.selection, self._limits, {}, exact=wanted.exact, iid=wanted.iid)
+        try:
+            require_sound(checkpoint)
+            plan = plan_scan(
+                checkpoint, wanted.selection, self._limits, {}, exact=wanted.exact, iid=wanted.iid
+            )
+        except GaussmeterError as error:
+            return not_taken(uri, error)
         return Ready(checkpoint, plan, candidate.name or checkpoint.name)
 
     def _over_budget(self, nbytes: int | None) -> str | None:

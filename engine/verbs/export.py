@@ -1,4 +1,4 @@
-"""`export`: subjects as Parquet files, which any tool reads and `import` takes into another warehouse."""
+"""`export`: subjects and runs as Parquet files, for any tool, and for `import` into another warehouse."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from engine.storage.depot import Depot
 from engine.verbs.look import find_subject
 from engine.warehouse.exchange import (
     CODES,
+    REFUSALS,
+    RUN_TABLES,
+    RUNS,
     SUBJECTS,
     TABLES,
     file_of,
@@ -26,13 +29,22 @@ from engine.warehouse.exchange import (
 )
 from engine.warehouse.export import Card, codes_mark, read_cards, write_codes, write_subject
 from engine.warehouse.parquet import open_parquet
+from engine.warehouse.refusals import joined, own_refusals, read_refusals, refusal_shape, write_refusals
 from engine.warehouse.rows import Connection, all_rows
+from engine.warehouse.run_export import (
+    RunCard,
+    read_run_cards,
+    runs_of_subjects,
+    unfinished_runs,
+    write_run,
+)
+from engine.warehouse.sound import Shape
 from engine.warehouse.store import Warehouse
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What became of one subject.
+    """What became of one subject, or of one run.
 
     Attributes:
         subject: its name.
@@ -57,16 +69,21 @@ class ExportReport:
         out: where the files are.
         subjects: what became of each.
         seconds: how long it took.
+        runs: what became of each run.
+        refusals: what became of the list of what was refused; None if there is none.
     """
 
     out: str
     subjects: tuple[Exported, ...]
     seconds: float
+    runs: tuple[Exported, ...] = ()
+    refusals: Exported | None = None
 
     @property
     def nbytes_written(self) -> int:
         """Bytes of the files that were written."""
-        return sum(s.nbytes for s in self.subjects if s.status == "exported")
+        entries = (*self.subjects, *self.runs, *([self.refusals] if self.refusals else ()))
+        return sum(s.nbytes for s in entries if s.status == "exported")
 
 
 def export(
@@ -74,9 +91,13 @@ def export(
     out: str | Path,
     *,
     warehouse: str | Path = WAREHOUSE,
+    refusals: bool = False,
     listener: Listener = ignore,
 ) -> ExportReport:
     """Write subjects as Parquet files, so that one pattern reads one table of all of them.
+
+    Runs whose dW is among them come along, with metrics and scalars; with all subjects all runs that came to
+    their end, and what was refused, which is joined with what other warehouses have written there.
 
     What is there already and has not changed is not written again. Every file appears whole or not at all,
     that of the table `subjects` last; killed at any moment, the next export completes it.
@@ -85,6 +106,7 @@ def export(
         subjects: their numbers, names or places; None for all that are complete.
         out: a directory, made when missing, or an address in a bucket.
         warehouse: the DuckDB file.
+        refusals: what was refused, too, though these are not all subjects.
         listener: told what happens.
 
     Returns:
@@ -101,16 +123,30 @@ def export(
     store = Warehouse(warehouse, listener=listener)
     with store.reading() as connection:
         cards, skipped = _choose(connection, subjects)
+        run_cards, skipped_runs = _choose_runs(connection, None if subjects is None else cards)
     listener(Found(len(cards)))
     job = _Export(store, depot)
-    done = list(skipped)
+    done, runs = list(skipped), list(skipped_runs)
     with depot.scratch() as scratch:
         if cards:
             job.write_codes(scratch)
         for card in cards:
             done.append(job.write(card, scratch))
             listener(Judged(done[-1].subject, done[-1].status, ""))
-    return ExportReport(depot.uri, tuple(done), time.monotonic() - began)
+        runs += [job.write(card, scratch) for card in run_cards]
+        refused = job.write_refusals(scratch) if refusals or subjects is None else None
+    return ExportReport(depot.uri, tuple(done), time.monotonic() - began, tuple(runs), refused)
+
+
+def _choose_runs(
+    connection: Connection, subjects: Sequence[Card] | None
+) -> tuple[list[RunCard], list[Exported]]:
+    """The cards of the runs of some subjects or of all there are, and what is passed over."""
+    cards = list(read_run_cards(connection, read_cards(connection)).values())
+    if subjects is not None:
+        return runs_of_subjects(cards, {card.subject_id for card in subjects}), []
+    unfinished = unfinished_runs(connection)
+    return cards, [Exported(name, "", "skipped", reason=f"the run is {how}") for name, how in unfinished]
 
 
 def _choose(
@@ -162,7 +198,8 @@ class _Export:
     def __init__(self, store: Warehouse, depot: Depot) -> None:
         self._store, self._depot = store, depot
         self._files: dict[str, SourceFile] = {}
-        for table in (*TABLES, SUBJECTS, CODES.partition("/")[0]):
+        others = (path.partition("/")[0] for path in (CODES, REFUSALS))
+        for table in (*TABLES, SUBJECTS, *RUN_TABLES, RUNS, *others):
             self._files |= depot.files(table)
         keys = (key for path in self._files if (key := key_in(path)) is not None)
         self._keys = {key.rpartition("@")[2]: key for key in keys}
@@ -177,17 +214,15 @@ class _Export:
             write_codes(connection, path)
         self._depot.put(path, CODES)
 
-    def write(self, card: Card, scratch: Path) -> Exported:
-        """Write a subject, should it not be there as it is now."""
+    def write(self, card: Card | RunCard, scratch: Path) -> Exported:
+        """Write a subject or a run, should it not be there as it is now."""
         key = self._keys.get(card.identity) or key_of(card.name, card.identity)
-        paths = [file_of(table, key) for table in (*TABLES, SUBJECTS)]
+        paths = [file_of(table, key) for table in (*card.tables, card.head)]
         if self._is_there(card, key):
             size = sum(self._files[path].size for path in paths)
             return Exported(card.name, key, "unchanged", size)
         with self._store.reading() as connection:  # for no longer than it must be: nobody can scan meanwhile
-            if read_cards(connection, card.subject_id).get(card.subject_id) != card:
-                raise TaskError(f"the subject {card.name!r} was replaced meanwhile; export it again")
-            write_subject(connection, card, scratch)
+            _write_card(connection, card, scratch)
         size = 0
         for path in paths:
             source = scratch / path.rpartition("/")[2]
@@ -195,16 +230,40 @@ class _Export:
             self._depot.put(source, path)
         return Exported(card.name, key, "exported", size)
 
-    def _is_there(self, card: Card, key: str) -> bool:
-        path = file_of(SUBJECTS, key)
+    def write_refusals(self, scratch: Path) -> Exported | None:
+        """Write what was refused, should it not be there as it is now; None if nothing was."""
+        source, path = self._files.get(REFUSALS), scratch / "refusals.parquet"
+        with self._store.reading() as connection:
+            shape = refusal_shape(connection)
+        there = self._refusals_there(source, shape)  # no writer waits for a distant store
+        with self._store.reading() as connection:
+            rows = joined(connection, there or [], own_refusals(connection))
+            if source is None and not rows:
+                return None
+            if source is not None and rows == there:
+                return Exported("refusals", "", "unchanged", source.size)
+            write_refusals(connection, rows, shape, path)
+        size = path.stat().st_size
+        self._depot.put(path, REFUSALS)
+        return Exported("refusals", "", "exported", size)
+
+    def _refusals_there(self, source: SourceFile | None, shape: Shape) -> list[dict[str, Any]] | None:
+        """What others have written; None if it has to be written anew."""
+        try:
+            return None if source is None else read_refusals(source, shape)
+        except FormatError:
+            return None
+
+    def _is_there(self, card: Card | RunCard, key: str) -> bool:
+        path = file_of(card.head, key)
         mark = self._mark(path)
         if mark is None or mark["made_of"] != card.made_of:
             return False
         try:
-            files = parse_manifest(mark, path).files
+            files = parse_manifest(mark, path, card.tables).files
         except FormatError:  # it will be written anew
             return False
-        there = {table: self._files.get(file_of(table, key)) for table in TABLES}
+        there = {table: self._files.get(file_of(table, key)) for table in card.tables}
         return all(source is not None and source.size == files[t].nbytes for t, source in there.items())
 
     def _mark(self, path: str) -> dict[str, Any] | None:
@@ -216,3 +275,20 @@ class _Export:
                 return parse_mark(file.metadata.metadata, path)
         except FormatError:
             return None
+
+
+def _write_card(connection: Connection, card: Card | RunCard, scratch: Path) -> None:
+    """Write the files of a subject or of a run.
+
+    Raises:
+        TaskError: it is not what it was; or a file cannot be written.
+    """
+    if isinstance(card, Card):
+        if read_cards(connection, card.subject_id).get(card.subject_id) != card:
+            raise TaskError(f"the subject {card.name!r} was replaced meanwhile; export it again")
+        write_subject(connection, card, scratch)
+        return
+    subjects = {} if card.subject_id is None else read_cards(connection, card.subject_id)
+    if read_run_cards(connection, subjects, card.run_id).get(card.run_id) != card:
+        raise TaskError(f"the run {card.name!r} was begun anew meanwhile; export it again")
+    write_run(connection, card, scratch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,29 +12,20 @@ from engine.nouns.defaults import WAREHOUSE
 from engine.nouns.events import Found, Judged, Listener, ignore
 from engine.nouns.records import SourceFile
 from engine.storage.depot import Depot
-from engine.warehouse.exchange import SUBJECTS, TABLES, identity_of, key_in
-from engine.warehouse.import_ import Incoming, Shape, find_known, read_incoming, shapes, take_in
-from engine.warehouse.rows import Connection, all_rows
+from engine.verbs.import_runs import Imported, import_refusals, import_runs, subjects_by_identity
+from engine.warehouse.exchange import REFUSALS, RUN_TABLES, RUNS, SUBJECTS, TABLES, key_in
+from engine.warehouse.import_ import (
+    Incoming,
+    add_order,
+    find_known,
+    order_is_deeper,
+    read_incoming,
+    shapes,
+    take_in,
+)
+from engine.warehouse.rows import Connection
+from engine.warehouse.sound import Shape
 from engine.warehouse.store import Warehouse
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What became of one subject.
-
-    Attributes:
-        subject: its name, or its folders' where that cannot be read.
-        key: the name of its folders.
-        status: `imported`, `unchanged` (it was here already) or `refused`.
-        subject_id: its number here.
-        reason: why it was refused; or what was left out.
-    """
-
-    subject: str
-    key: str
-    status: str
-    subject_id: int | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +36,22 @@ class ImportReport:
         uri: where the files are.
         subjects: what became of each.
         seconds: how long it took.
+        runs: what became of each run.
+        refusals: how many rows of what was refused were not known here.
+        reason: why these could not be read; "" if they could, or are not there.
     """
 
     uri: str
     subjects: tuple[Imported, ...]
     seconds: float
+    runs: tuple[Imported, ...] = ()
+    refusals: int = 0
+    reason: str = ""
 
     @property
     def complete(self) -> bool:
         """Whether nothing was refused."""
-        return not any(s.status == "refused" for s in self.subjects)
+        return not self.reason and not any(s.status == "refused" for s in (*self.subjects, *self.runs))
 
 
 def import_(
@@ -61,8 +59,11 @@ def import_(
 ) -> ImportReport:
     """Take in the subjects of an export, each in one transaction, under new numbers.
 
-    A subject that is here already is left as it is. One whose files are damaged, incomplete, foreign or newer
-    is reported, and does not stop the others. Everything that a file says is checked before it is kept.
+    A subject that is here already is left as it is; what the export knows more of its rows, columns and
+    singular values, as `engine.scan` with `iid` finds it, is added. One whose files are damaged, incomplete,
+    foreign or newer is reported, and does not stop the others. So it is with runs; one that did not come to
+    its end here gives way to one that did, and a run of another configuration never does. Everything that a
+    file says is checked before it is kept.
 
     Args:
         uri: what `export` has written to.
@@ -81,10 +82,10 @@ def import_(
     depot = Depot(str(uri))
     depot.check_readable()
     files: dict[str, SourceFile] = {}
-    for table in (*TABLES, SUBJECTS):
+    for table in (*TABLES, SUBJECTS, *RUN_TABLES, RUNS, REFUSALS.partition("/")[0]):
         files |= depot.files(table)
-    keys = sorted({key for path in files if (key := key_in(path)) is not None})
-    if not keys:
+    keys, run_keys = _keys(files, (*TABLES, SUBJECTS)), _keys(files, (*RUN_TABLES, RUNS))
+    if not keys and not run_keys and REFUSALS not in files:
         raise ConfigError("holds no subject that `gaussmeter export` has written", file=depot.uri)
     listener(Found(len(keys)))
     store = Warehouse(warehouse, listener=listener)
@@ -92,7 +93,15 @@ def import_(
         expected = shapes(connection)
     job = _Import(store, expected, listener)
     job.run(keys, files)
-    return ImportReport(depot.uri, tuple(job.done), time.monotonic() - began)
+    runs = import_runs(store, run_keys, files)
+    refusals, reason = import_refusals(store, files.get(REFUSALS))
+    return ImportReport(depot.uri, tuple(job.done), time.monotonic() - began, runs, refusals, reason)
+
+
+def _keys(files: Iterable[str], tables: Collection[str]) -> list[str]:
+    """The folders in which some tables have files."""
+    found = (key_in(path) for path in files if path.partition("/")[0] in tables)
+    return sorted({key for key in found if key is not None})
 
 
 class _Import:
@@ -115,10 +124,10 @@ class _Import:
             known = [find_known(connection, i.row, "complete") for i in offered]
         for incoming, subject_id in zip(offered, known, strict=True):
             name = incoming.row["subject"]
-            if subject_id is not None:
-                self._note(Imported(name, incoming.key, "unchanged", subject_id))
-                continue
             try:
+                if subject_id is not None:
+                    self._note(self._add(incoming, subject_id))
+                    continue
                 self._note(self._take_in(incoming))
             except (FormatError, MissingError) as error:
                 self._note(Imported(name, incoming.key, "refused", reason=str(error)))
@@ -135,6 +144,18 @@ class _Import:
         reason = f"without its parent {', '.join(absent)}, which is not here" if absent else ""
         return Imported(name, incoming.key, "imported", subject_id, reason)
 
+    def _add(self, incoming: Incoming, subject_id: int) -> Imported:
+        """Take in what is not known here of a subject that is here."""
+        name, status = incoming.row["subject"], "unchanged"
+        with self._store.reading() as connection:
+            deeper = order_is_deeper(connection, subject_id, incoming)
+        if deeper:
+            with self._store.writing() as connection:
+                if order_is_deeper(connection, subject_id, incoming):  # nobody was quicker
+                    add_order(connection, incoming, self._expected, subject_id)
+                    status = "added"
+        return Imported(name, incoming.key, status, subject_id)
+
     def _note(self, entry: Imported) -> None:
         self.done.append(entry)
         self._listener(Judged(entry.subject, entry.status, entry.reason))
@@ -144,10 +165,5 @@ def _parents(connection: Connection, incoming: Incoming) -> dict[str, int]:
     """Numbers here of those parents that are here, by identity."""
     if not incoming.manifest.parents:
         return {}
-    rows = all_rows(
-        connection,
-        "SELECT uri, fingerprint, kind, spec::VARCHAR, subject_id FROM subjects WHERE status = 'complete' "
-        "ORDER BY subject_id",
-    )
-    here = {identity_of(*row[:4]): int(row[4]) for row in rows}
+    here = subjects_by_identity(connection)
     return {p: here[p] for p in incoming.manifest.parents if p in here}

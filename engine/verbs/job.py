@@ -95,7 +95,7 @@ def job(
                 done = _census(settings, base, place, executor, dry_run, listener)
         present = _subjects(done)
         if settings.export is not None and present and not dry_run:
-            export(present, settings.export, warehouse=place)
+            export(present, settings.export, warehouse=place, refusals=True)
     return done
 
 

@@ -115,7 +115,8 @@ def overlaid_blocks(
 
 
 def _on_top(a: Panel, b: Panel) -> Panel:
-    note = f"σ × {b.std / a.std:.3f}" if a.std > 0 and b.std > 0 else f"{a.note}, {b.note}"
+    notes = ", ".join(dict.fromkeys([a.note, b.note]))
+    note = f"σ × {b.std / a.std:.3f}" if a.std > 0 and b.std > 0 else notes
     base = a if a.series else b
     return Panel(a.row, a.column, base.mean, base.std, (*a.series, *b.series), note)
 

@@ -11,7 +11,8 @@ from typing import Any
 from engine.errors import ConfigError
 from engine.nouns.defaults import WAREHOUSE
 from engine.nouns.events import Listener, ignore
-from engine.nouns.paper import PaperModel, paper_adapters, paper_models, recognise
+from engine.nouns.paper import BENCHMARKS, PaperModel, paper_adapters, paper_models, recognise
+from engine.verbs import paper_tuning
 from engine.verbs.look import find_subject
 from engine.verbs.scores import read_scores
 from engine.warehouse.queries import Query, Value, named_queries, pick, run_query
@@ -22,6 +23,7 @@ from engine.warehouse.store import Warehouse
 _SUBJECTS = ("subject", "baseline", "a", "b")
 """Parameters that name a subject."""
 
+_MERGES = "table4"
 _HISTOGRAMS = "fig1"
 _OTHER_FIGURES: dict[str, dict[str, Value]] = {
     "fig2": {"kind": "adapter"},
@@ -29,6 +31,11 @@ _OTHER_FIGURES: dict[str, dict[str, Value]] = {
 }
 """Figures that are another one with these parameters."""
 _SHOWN_IN_FIG4 = "ConvNeXt-xlarge"
+_OF_TUNING = {
+    "table9": paper_tuning.tasks,
+    "table10": paper_tuning.settings_of_glue,
+    "table11": paper_tuning.settings_of_commonsense,
+}
 
 
 def paper(
@@ -48,8 +55,9 @@ def paper(
         subject: only this one, by number, name, place or the beginning of its name; all by default, or what
             the figure shows.
         params: values of the query's parameters; those that name a subject take the same words.
-        scores: a CSV file with the columns `subject` and `score`, for the queries that set sigma against
-            scores; by default these are those of the warehouse's runs.
+        scores: a CSV file with the columns `subject` and `score`, for the queries that set sigma or methods
+            against scores; by default these are those of the warehouse's runs. For `table4` it may have a
+            column for each of the paper's seven benchmarks.
         warehouse: the DuckDB file.
         listener: told while waiting for a writer.
 
@@ -71,15 +79,18 @@ def paper(
             if parameter in query.defaults and given.get(parameter) is not None:
                 given[parameter] = _name_of(connection, str(given[parameter]))
         if scores is not None:
-            given["scores"] = read_scores(scores, lambda wanted: find_subject(connection, wanted))
+            benchmarks = BENCHMARKS if name == _MERGES else ()
+            given["scores"] = read_scores(scores, lambda word: find_subject(connection, word), benchmarks)
         if "paper" in query.defaults and given.get("paper") is None:
             given["paper"] = json.dumps(own_numbers(name, models_of(connection)))
         return run_query(connection, query, given)
 
 
 def papers() -> list[Query]:
-    """List the tables and figures."""
-    return list(named_queries("paper").values())
+    """List the tables and figures, table 2 before table 10."""
+    return sorted(
+        named_queries("paper").values(), key=lambda q: (q.name.rstrip("0123456789"), len(q.name), q.name)
+    )
 
 
 def models_of(connection: Connection) -> list[tuple[int, PaperModel]]:
@@ -94,7 +105,9 @@ def models_of(connection: Connection) -> list[tuple[int, PaperModel]]:
 
 
 def own_numbers(table: str, models: list[tuple[int, PaperModel]]) -> list[dict[str, Any]]:
-    """What the paper says of subjects, as rows of the parameter `paper` of a query."""
+    """What the paper says of subjects or of tuning, as rows of the parameter `paper` of a query."""
+    if table in _OF_TUNING:
+        return _OF_TUNING[table]()
     if table == "table5":
         return [{"subject_id": number, **asdict(line)} for number, model in models for line in model.table5]
     if table == "table8":

@@ -58,8 +58,8 @@ def plot(
     Args:
         subjects: numbers, names, places, or beginnings of names.
         picture: `histograms` by layer and module, `overlay` of two subjects, `sigma` by depth, `kurtosis` and
-            `ratio` by layer and role, `scores` against sigma, `simulation`, or `learning` curves of runs. By
-            default the histograms of one subject, the overlay of two, sigma of more.
+            `ratio` by layer and role, `iid` likewise, `scores` against sigma, `simulation`, or `learning`
+            curves of runs. By default the histograms of one subject, the overlay of two, sigma of more.
         output: a file that ends in .png, .svg or .html; by default a PNG in the working directory.
         log: histograms on a logarithmic axis.
         bins: of each histogram; 81 by default, and 49 where there are many.

@@ -13,6 +13,7 @@ from engine.plan import Selection
 from engine.verbs.drawing import How, Subject
 from engine.verbs.gallery import Gallery
 from engine.verbs.panels import matrices_of, named_blocks
+from engine.verbs.report_order import order
 from engine.warehouse.queries import Value, named_queries, run_query
 from engine.warehouse.result import Result
 from engine.warehouse.rows import Connection
@@ -42,6 +43,7 @@ def of_subject(connection: Connection, subject: Subject, gallery: Gallery, title
         lambda: _learnt(subject, ask),
         lambda: _shapes(connection, subject, gallery, ask),
         lambda: _departures(connection, subject, gallery, ask),
+        lambda: order(connection, subject, gallery, ask),
         lambda: _provenance(connection, subject, gallery, ask),
         lambda: _tensors(ask("report_tensors")),
     ]

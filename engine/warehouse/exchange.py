@@ -2,7 +2,8 @@
 
 Each subject has one Parquet file a table, in a folder of its own, `TABLE/subject_key=KEY/TABLE.parquet`.
 Every file carries the mark of what it was made from; that of `subjects`, which is written last, also says how
-many rows and bytes the others have.
+many rows and bytes the others have. So it is with runs, `runs/run_key=KEY/runs.parquet`, their metrics and
+their scalars. What was refused is one file, in which that of several warehouses comes together.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,11 +24,17 @@ TABLES = ("tensors", "filtered", "bins", "iid", "tensor_stats")
 """In the order in which they are written; `subjects` follows."""
 YOUNG = ("iid",)
 """Tables that older exports lack."""
+GONE = frozenset({"zero_rows"})
+"""Columns that older exports have, in which there never was anything."""
+RUNS = "runs"
+RUN_TABLES = ("metrics", "scalars")
+"""In the order in which they are written; `runs` follows."""
+REFUSALS = "refusals/refusals.parquet"
 CODES = "codes/codes.parquet"
 MARK = b"gaussmeter"
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_KEY = re.compile(r"subject_key=([A-Za-z0-9._-]*@[0-9a-f]{16})")
+_KEY = re.compile(r"(?:subject|run)_key=([A-Za-z0-9._-]*@[0-9a-f]{16})")
 _LONGEST = 80
 
 
@@ -88,14 +95,19 @@ def parse_mark(metadata: Mapping[bytes, bytes] | None, file: str) -> dict[str, A
     return dict(mark)
 
 
-def parse_manifest(mark: Mapping[str, Any], file: str) -> Manifest:
-    """Read the mark of a subject's file.
+def parse_manifest(mark: Mapping[str, Any], file: str, tables: Sequence[str] = TABLES) -> Manifest:
+    """Read the mark of the file of a subject, or of a run.
+
+    Args:
+        mark: from `parse_mark`.
+        file: whose.
+        tables: the others that belong to it.
 
     Raises:
         FormatError: it is no manifest.
     """
     try:
-        there = (t for t in TABLES if t not in YOUNG or t in mark["files"])
+        there = (t for t in tables if t not in YOUNG or t in mark["files"])
         files = {table: Size(**mark["files"][table]) for table in there}
         manifest = Manifest(mark["schema"], mark["made_of"], tuple(mark["parents"]), files)
         numbers = [manifest.schema, *(n for size in files.values() for n in (size.rows, size.nbytes))]
@@ -125,12 +137,13 @@ def key_of(name: str, identity: str) -> str:
 
 
 def file_of(table: str, key: str) -> str:
-    """Where a table of a subject lies."""
-    return f"{table}/subject_key={key}/{table}.parquet"
+    """Where a table of a subject or of a run lies."""
+    column = "run_key" if table in (RUNS, *RUN_TABLES) else "subject_key"
+    return f"{table}/{column}={key}/{table}.parquet"
 
 
 def key_in(path: str) -> str | None:
-    """The key in the path of a subject's file, None for a file of something else."""
+    """The key in the path of the file of a subject or a run, None for a file of something else."""
     table, _, rest = path.partition("/")
     match = _KEY.fullmatch(rest.removesuffix(f"/{table}.parquet"))
     return match[1] if match and rest != match[0] else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import pyarrow as pa
@@ -55,6 +55,9 @@ class Card:
         parents: identities of its parents.
     """
 
+    tables: ClassVar[tuple[str, ...]] = TABLES
+    head: ClassVar[str] = SUBJECTS
+
     subject_id: int
     name: str
     uri: str
@@ -93,9 +96,11 @@ def write_subject(connection: Connection, card: Card, folder: Path) -> Manifest:
     sizes = {}
     for table in TABLES:
         runs = _runs(connection, wanted) if table == "bins" else [wanted]
-        sizes[table] = _write(connection, table, runs, folder / f"{table}.parquet", mark_of(card.made_of))
+        sizes[table] = write_answer(
+            connection, table, runs, folder / f"{table}.parquet", mark_of(card.made_of)
+        )
     manifest = Manifest(card.schema, card.made_of, card.parents, sizes)
-    _write(connection, "subject", [wanted], folder / f"{SUBJECTS}.parquet", manifest.to_bytes())
+    write_answer(connection, "subject", [wanted], folder / f"{SUBJECTS}.parquet", manifest.to_bytes())
     return manifest
 
 
@@ -106,7 +111,7 @@ def codes_mark(connection: Connection) -> str:
 
 def write_codes(connection: Connection, path: Path) -> None:
     """Write what the codes stand for; errors as for `write_subject`."""
-    _write(connection, "codes", [{}], path, mark_of(codes_mark(connection)))
+    write_answer(connection, "codes", [{}], path, mark_of(codes_mark(connection)))
 
 
 def _runs(connection: Connection, wanted: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -121,10 +126,21 @@ def _runs(connection: Connection, wanted: Mapping[str, Any]) -> Iterator[dict[st
     yield {**wanted, "first": first, "last": last}
 
 
-def _write(
+def write_answer(
     connection: Connection, table: str, runs: Iterable[Mapping[str, Any]], path: Path, mark: bytes
 ) -> Size:
-    """Write the answers of a query, one after the other."""
+    """Write the answers of a query, one after the other.
+
+    Args:
+        connection: open for reading.
+        table: the query is `sql/verbs/export_TABLE.sql`.
+        runs: parameters of the query, a set for each answer.
+        path: the file.
+        mark: what it is made of.
+
+    Raises:
+        TaskError: it cannot be written.
+    """
     query, rows, writer = named_queries("verbs")[f"export_{table}"], 0, None
     try:
         for parameters in runs:

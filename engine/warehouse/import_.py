@@ -3,47 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
 from engine.errors import FormatError
 from engine.nouns.records import SourceFile
-from engine.version import __version__
 from engine.warehouse.exchange import (
     SUBJECTS,
     Manifest,
     file_of,
     identity_of,
-    parse_manifest,
     parse_mark,
 )
-from engine.warehouse.parquet import batches, open_parquet
+from engine.warehouse.parquet import open_parquet
 from engine.warehouse.queries import named_queries
-from engine.warehouse.rows import Connection, all_rows, first_row, one_value
+from engine.warehouse.rows import Connection, first_row, one_value
+from engine.warehouse.sound import (
+    Shape,
+    check_rows,
+    columns_of,
+    in_order,
+    read_head,
+    shape_of,
+    sound,
+    sources_of,
+)
 from engine.warehouse.subjects import canonical, discard
 
+_DEPTH = "SELECT iid FROM subjects WHERE subject_id = ?"
 _KEPT = ("tensors", "filtered", "bins", "iid")  # the numbers of `tensor_stats` are worked out from these
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the files of a table must look like.
-
-    Attributes:
-        schema: columns with their types.
-        required: columns that are never NULL.
-        version: of the tables that this program knows.
-    """
-
-    schema: pa.Schema
-    required: frozenset[str]
-    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +66,9 @@ class Incoming:
 
 def shapes(connection: Connection) -> dict[str, Shape]:
     """What files must look like that are to go into this warehouse."""
-    version = one_value(connection, "SELECT max(version) FROM schema_migrations")
-    found = {}
-    for table in (*_KEPT, SUBJECTS):
-        query = named_queries("verbs")["export_subject" if table == SUBJECTS else f"export_{table}"]
-        schema = (
-            connection.sql(query.sql, params={**query.defaults, "subject_id": -1}).to_arrow_table().schema
-        )
-        rows = all_rows(
-            connection,
-            "SELECT column_name FROM duckdb_columns() WHERE table_name = ? AND NOT is_nullable",
-            [table],
-        )
-        found[table] = Shape(schema, frozenset(row[0] for row in rows) | {"ordinal", "finished_at"}, version)
-    return found
+    required = frozenset({"ordinal", "finished_at"})
+    queries = {SUBJECTS: "export_subject", **{table: f"export_{table}" for table in _KEPT}}
+    return {table: shape_of(connection, query, table, required) for table, query in queries.items()}
 
 
 def read_incoming(key: str, files: Mapping[str, SourceFile], expected: Mapping[str, Shape]) -> Incoming:
@@ -104,23 +86,11 @@ def read_incoming(key: str, files: Mapping[str, SourceFile], expected: Mapping[s
     if path not in files:
         raise FormatError(f"has no {path}: its export was interrupted; export it again", file=key)
     source = files[path]
-    with open_parquet(source) as file:
-        mark = parse_mark(file.metadata.metadata, source.uri)
-        manifest = parse_manifest(mark, source.uri)
-        shape = expected[SUBJECTS]
-        if manifest.schema > shape.version:
-            raise FormatError(
-                f"has schema {manifest.schema}, this gaussmeter ({__version__}) knows up to {shape.version}: "
-                "use a newer one",
-                file=source.uri,
-            )
-        _check_rows(file, 1, source.uri)
-        columns = _columns(file, shape, manifest, source.uri)
-        (row,) = [row for batch in _sound(file, columns, shape, source.uri) for row in batch.to_pylist()]
+    row, manifest = read_head(source, expected[SUBJECTS])
     identity = identity_of(row["uri"], row["fingerprint"], row["kind"], _spec(row["spec"], source.uri))
     if key.rpartition("@")[2] != identity:
         raise FormatError(f"is of the subject {identity}, but lies in the folder of {key}", file=source.uri)
-    return Incoming(key, identity, row, manifest, _sources(key, files, manifest))
+    return Incoming(key, identity, row, manifest, sources_of(key, files, manifest))
 
 
 def _spec(text: str, file: str) -> str:
@@ -131,21 +101,6 @@ def _spec(text: str, file: str) -> str:
     except (ValueError, RecursionError) as error:
         raise FormatError("has a spec that is no JSON", file=file) from error
     raise FormatError("has a spec that this program would not have written", file=file)
-
-
-def _sources(key: str, files: Mapping[str, SourceFile], manifest: Manifest) -> dict[str, SourceFile]:
-    found = {}
-    for table in manifest.files:
-        path, size = file_of(table, key), manifest.files[table].nbytes
-        if path not in files:
-            raise FormatError(f"has no {path}; export it again", file=key)
-        if files[path].size != size:
-            raise FormatError(
-                f"has {files[path].size:,} bytes, its manifest says {size:,}; export it again",
-                file=files[path].uri,
-            )
-        found[table] = files[path]
-    return found
 
 
 def find_known(connection: Connection, row: Mapping[str, Any], status: str) -> int | None:
@@ -196,6 +151,35 @@ def take_in(
     return subject_id
 
 
+def order_is_deeper(connection: Connection, subject_id: int, incoming: Incoming) -> bool:
+    """Whether an export knows more of rows, columns and singular values than is known here of its subject."""
+    offered, here = incoming.row.get("iid"), one_value(connection, _DEPTH, [subject_id])
+    return "iid" in incoming.sources and offered is not None and (here is None or offered > here)
+
+
+def add_order(
+    connection: Connection, incoming: Incoming, expected: Mapping[str, Shape], subject_id: int
+) -> None:
+    """Put what an export knows of rows and columns in the place of what is known here.
+
+    Args:
+        connection: in a transaction, which the caller undoes if this fails.
+        incoming: a subject that is here without.
+        expected: from `shapes`.
+        subject_id: its number here.
+
+    Raises:
+        FormatError: as for `take_in`.
+    """
+    connection.execute(
+        "DELETE FROM iid WHERE tensor_id IN (SELECT tensor_id FROM tensors WHERE subject_id = ?)",
+        [subject_id],
+    )
+    with open_parquet(incoming.sources["iid"]) as file:
+        _take_table(connection, file, "iid", incoming, expected["iid"], subject_id)
+    connection.execute("UPDATE subjects SET iid = ? WHERE subject_id = ?", [incoming.row["iid"], subject_id])
+
+
 def _check_sums(connection: Connection, subject_id: int, uri: str) -> None:
     edges = first_row(
         connection,
@@ -233,13 +217,13 @@ def _take_table(
     uri = incoming.sources[table].uri
     if parse_mark(file.metadata.metadata, uri)["made_of"] != incoming.manifest.made_of:
         raise FormatError("is of another export than its manifest; export it again", file=uri)
-    _check_rows(file, incoming.manifest.files[table].rows, uri)
-    columns = _columns(file, shape, incoming.manifest, uri)
+    check_rows(file, incoming.manifest.files[table].rows, uri)
+    columns = columns_of(file, shape, incoming.manifest.schema, uri)
     if table != "tensors":
         columns = [c for c in columns if c not in ("subject", "name", "coding")]
     statement = _NUMBERED if table == "tensors" else _BELONGING.format(table=table)
     taken = 0
-    for batch in _in_order(_sound(file, columns, shape, uri), uri, once=table == "iid"):
+    for batch in in_order(sound(file, columns, shape, uri), uri, once=table == "iid"):
         once = pa.RecordBatchReader.from_batches(batch.schema, [batch])  # a table would live until the commit
         connection.register("new_rows", once)
         (count,) = connection.execute(statement, [subject_id]).fetchall()[0]
@@ -249,53 +233,3 @@ def _take_table(
             raise FormatError("has rows of tensors that are not in `tensors`, or are there twice", file=uri)
     if taken != incoming.manifest.files[table].rows:
         raise FormatError("has other rows than its footer says", file=uri)
-
-
-def _check_rows(file: parquet.ParquetFile, rows: int, uri: str) -> None:
-    if file.metadata.num_rows != rows:
-        raise FormatError(f"has {file.metadata.num_rows:,} rows, {rows:,} were expected", file=uri)
-
-
-def _columns(file: parquet.ParquetFile, shape: Shape, manifest: Manifest, uri: str) -> list[str]:
-    """The columns of a file; an older export may lack some."""
-    found = file.schema_arrow
-    for field in found:
-        index = shape.schema.get_field_index(field.name)
-        if index < 0 or found.names.count(field.name) > 1:
-            raise FormatError(f"has a column {field.name!r} that does not belong there", file=uri)
-        if field.type != shape.schema.field(index).type:
-            wanted = shape.schema.field(index).type
-            raise FormatError(f"has a column {field.name!r} of {field.type}, not {wanted}", file=uri)
-    must = (
-        shape.schema.names if manifest.schema == shape.version else shape.required & set(shape.schema.names)
-    )
-    missing = sorted(set(must) - set(found.names))
-    if missing:
-        raise FormatError(f"has no column {missing[0]!r}", file=uri)
-    return list(found.names)
-
-
-def _sound(
-    file: parquet.ParquetFile, columns: Sequence[str], shape: Shape, uri: str
-) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, in which nothing is missing that must be there."""
-    for batch in batches(file, columns):
-        for name in shape.required.intersection(columns):
-            if batch.column(name).null_count:
-                raise FormatError(f"has rows without {name!r}", file=uri)
-        yield batch
-
-
-def _in_order(rows: Iterator[pa.RecordBatch], uri: str, *, once: bool) -> Iterator[pa.RecordBatch]:
-    """Refuse what is not sorted by tensor, and by code: nothing can then be there twice."""
-    last = -1
-    for batch in rows:
-        key = batch.column("ordinal").to_numpy().astype(np.int64)
-        has_code = "code" in batch.schema.names
-        if has_code:
-            key = (key << 16) | batch.column("code").to_numpy()
-        steps = np.diff(key, prepend=last)
-        if len(key) and (key[0] < 0 or steps.min() < (1 if has_code or once else 0)):
-            raise FormatError("is not in the order of its tensors and codes", file=uri)
-        last = int(key[-1]) if len(key) else last
-        yield batch

@@ -206,7 +206,11 @@ def _iid_row(tensor_id: int, iid: Iid) -> dict[str, Any]:
             f"{side}_sigma_cv": lines.sigma_cv, f"outlier_{side}_ratio": lines.ratio,
         }  # fmt: skip
         whole |= {f"outlier_{side}s": lines.outliers, f"outlier_{side}": lines.worst}
-    return whole | {name: _defined(x) for name, x in numbers.items()} | {"reason": iid.reason}
+    return (
+        whole
+        | {name: _defined(x) for name, x in numbers.items()}
+        | {"reason": iid.reason, "zero_rows": iid.zero_rows}
+    )
 
 
 def _filter_row(tensor_id: int, f: Filtered) -> dict[str, Any]:

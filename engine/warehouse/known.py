@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from engine.version import __version__
 from engine.warehouse.rows import Connection, all_rows
-from engine.warehouse.subjects import NOW, Spec, canonical
+from engine.warehouse.subjects import NOW, Spec, canonical, forget_refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ def keep_refusals(
     these = "FROM refusals WHERE spec::VARCHAR = ? AND list_contains(?, uri)"
     rows = all_rows(connection, f"SELECT uri, min(first_at) {these} GROUP BY uri", [text, places])
     before: dict[str, object] = dict(rows)
-    connection.execute(f"DELETE {these}", [text, [*places, *accepted]])
+    connection.execute(f"DELETE {these}", [text, places])
+    forget_refusals(connection, list(accepted))
     for r in refusals:
         connection.execute(
             f"INSERT INTO refusals VALUES (?, ?, ?, ?, ?, ?, coalesce(?, {NOW}), {NOW})",

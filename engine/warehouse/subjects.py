@@ -89,6 +89,7 @@ def begin(
             identity,
         )
         if found and found[2] == "complete" and (iid is None or found[3] >= iid):
+            forget_refusals(connection, [checkpoint.uri])
             return Standing(found[0], found[1], complete=True)
         if found:
             standing = _interrupted(connection, found[0], found[1], checkpoint, iid is not None)
@@ -202,6 +203,8 @@ def is_there(connection: Connection, subject_id: int) -> bool:
 def finish(connection: Connection, subject_id: int, iid: int | None = None) -> None:
     """Mark a subject complete, and drop older ones that a forced scan has replaced; `iid` as for `begin`."""
     forget_partials(connection, subject_id)
+    uri = one_value(connection, "SELECT uri FROM subjects WHERE subject_id = ?", [subject_id])
+    forget_refusals(connection, [uri])
     connection.execute(
         f"UPDATE subjects SET status = 'complete', finished_at = {NOW} "
         "WHERE subject_id = ? AND status = 'running'",
@@ -219,6 +222,11 @@ def finish(connection: Connection, subject_id: int, iid: int | None = None) -> N
     )
     for (old,) in replaced:
         discard(connection, old)
+
+
+def forget_refusals(connection: Connection, uris: Sequence[str]) -> None:
+    """Forget that a census could not take in what is in now, whatever its options were."""
+    connection.execute("DELETE FROM refusals WHERE list_contains(?::VARCHAR[], uri)", [list(uris)])
 
 
 def forget_partials(connection: Connection, subject_id: int) -> None:

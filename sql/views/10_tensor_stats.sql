@@ -55,7 +55,7 @@ SELECT
         WHEN iqr_ratio < 0.87 THEN 'sharp'
         ELSE 'gaussian'
     END AS shape_class,
-    t.zero_rows,
+    i.zero_rows,
     t.m2,
     t.m3,
     t.m4,

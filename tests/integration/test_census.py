@@ -17,7 +17,9 @@ import pytest
 import engine
 from engine.execution.in_process import InProcessExecutor
 from engine.nouns.events import Event, Judged, TaskDone, WorkerJoined
+from engine.plan import Selection
 from engine.verbs.entrance import Budget
+from engine.warehouse.store import Warehouse
 from tests import torch_files, zarr_stores
 from tests.builders import write, write_sharded, write_tensors
 from tests.integration.clusters import cluster
@@ -137,6 +139,41 @@ def test_a_checkpoint_that_was_mended_is_taken_in_and_leaves_the_refusals(tmp_pa
     path.write_bytes(good)
     assert engine.census([str(path)], warehouse=warehouse).counts == {"scanned": 1}
     assert rows(warehouse, "SELECT 1 FROM refusals") == []
+
+
+def test_a_scan_of_any_kind_takes_a_place_from_the_refusals(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    warehouse = tmp_path / "w.duckdb"
+    tensors = [{"w": normal("F32", 8, 8, seed=k)} for k in range(4)]
+    paths = [write_tensors(tmp_path / "zoo" / f"{k}.safetensors", t) for k, t in enumerate(tensors)]
+    good = [path.read_bytes() for path in paths]
+    places = [str(path.relative_to(tmp_path)) for path in paths]  # another way to name them
+
+    def census(**options):
+        return engine.census(places, warehouse=warehouse, **options).counts
+
+    def refused() -> list[str]:
+        return [
+            Path(uri).stem for (uri,) in rows(warehouse, "SELECT DISTINCT uri FROM refusals ORDER BY uri")
+        ]
+
+    for path, data in zip(paths, good, strict=True):
+        path.write_bytes(data[:-1])
+    paths[2].unlink()
+    assert census() == census(selection=Selection(("*",))) == {"refused": 4}
+    assert rows(warehouse, "SELECT count(*) FROM refusals") == [(8,)]
+    assert all(Path(uri).is_absolute() for (uri,) in rows(warehouse, "SELECT uri FROM refusals"))
+    stems = refused()
+    for path, data in zip(paths[:3], good, strict=False):
+        path.write_bytes(data)
+    engine.scan(paths[0], warehouse=warehouse, exact=True)  # with other options
+    assert refused() == stems[1:]
+    assert census() == {"scanned": 3, "refused": 1}
+    assert refused() == stems[3:]
+    with Warehouse(warehouse).writing() as connection:
+        connection.execute("INSERT INTO refusals SELECT * REPLACE (? AS uri) FROM refusals", [str(paths[0])])
+    assert engine.scan(paths[0], warehouse=warehouse).status == "unchanged"
+    assert refused() == stems[3:]
 
 
 def test_what_is_counted_is_what_single_scans_count(tmp_path):

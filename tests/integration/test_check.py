@@ -354,3 +354,13 @@ def test_a_name_cannot_write_to_the_terminal(tmp_path, name):
     out = gaussmeter("check", path).out
     assert len(out.splitlines()) == 3
     assert all(c.isprintable() for line in out.split("\n") for c in line)
+
+
+def test_what_a_difference_did_not_change_is_no_damage(tmp_path):
+    tuned = sound() | {"layers.0.q_proj.weight": with_values("BF16", NAN)}
+    base = sound() | {"layers.0.q_proj.weight": with_values("BF16", 0.5)}
+    write_tensors(tmp_path / "base.safetensors", base)
+    write_tensors(tmp_path / "tuned.safetensors", tuned)
+    warehouse = made(tmp_path / "w.duckdb")
+    engine.delta(tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", warehouse=warehouse)
+    assert of("tuned-minus-base", warehouse=warehouse) == [("layers.0.q_proj.weight", "nan")]

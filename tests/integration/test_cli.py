@@ -186,7 +186,7 @@ BAD = {
     "sql ;+": "",
     "sql SELECT+'\udcff'": "",
     "sql SELECT+$x -p x=\udcff": "",
-    "paper table9": "there is no table 'table9'",
+    "paper table99": "there is no table 'table99'",
     "paper table1 -w nothing.duckdb": "there is no such warehouse",
 }  # fmt: skip
 

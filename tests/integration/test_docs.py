@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError
+from engine.verbs.paper import _figures, papers
 from tests.builders import write
 from tests.integration.documents import Session, blocks_of, demo_model, links_of, places_of, sayings, written
 from tests.integration.helpers import ROOT, environment, gaussmeter, made, rows
@@ -31,7 +32,7 @@ def demo(tmp_path: Path) -> Path:
 
 
 def test_there_are_pages():
-    assert [page.stem for page in PAGES] == ["operators", "statistics", "tutorial"]
+    assert [page.stem for page in PAGES] == ["operators", "paper", "statistics", "tutorial"]
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda p: p.name)
@@ -104,6 +105,23 @@ def test_the_page_on_statistics(demo):
     session = Session(demo)
     session.read(page)
     assert session.done == len(blocks_of(page)) >= 15
+
+
+def test_the_page_on_the_paper(demo):
+    page = ROOT / "docs" / "paper.md"
+    session = Session(demo)
+    session.read(page)
+    assert session.done == len(blocks_of(page)) == 4
+
+
+def test_the_page_on_the_paper_has_every_table_and_figure():
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    told = {*re.findall(r"`gaussmeter paper (\w+)", text)}
+    for first, last in re.findall(r"`gaussmeter paper fig(\d+)` to `fig(\d+)`", text):
+        told |= {f"fig{k}" for k in range(int(first), int(last) + 1)}
+    of_the_paper = {f"table{k}" for k in range(1, 12)} | {f"fig{k}" for k in range(1, 27)}
+    assert told == of_the_paper | {"scalars"}
+    assert of_the_paper <= {query.name for query in papers()} | set(_figures())
 
 
 def test_what_it_says_is_what_it_says():

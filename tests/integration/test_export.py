@@ -151,6 +151,48 @@ def test_importing_again_writes_nothing(out, other):
     assert len(other.read_bytes()) == len(before)
 
 
+def order_of(warehouse: Path) -> tuple[Any, ...]:
+    """What is known of the order of elements in the newest `llama`."""
+    of = "SELECT t.name, i.* EXCLUDE (tensor_id) FROM iid i JOIN tensors t USING (tensor_id) JOIN subjects s USING (subject_id)"
+    depth = rows(warehouse, "SELECT iid FROM subjects WHERE name = 'llama'")
+    return depth, repr(rows(warehouse, f"{of} WHERE s.name = 'llama' ORDER BY ordinal"))
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "status"),
+    [
+        ({}, {"iid": True}, "added"),
+        ({"iid": True}, {}, "unchanged"),
+        ({"iid": True}, {"spectrum": 64}, "added"),
+    ],
+)
+def test_a_complete_subject_meets_one_that_knows_more_or_less_of_order(
+    template, tmp_path, here, there, status
+):
+    path = template.parent / "llama.safetensors"
+    for name, options in (("here", here), ("there", there)):
+        engine.scan(path, warehouse=made(tmp_path / f"{name}.duckdb"), **options)
+    engine.export("llama", tmp_path / "out", warehouse=tmp_path / "there.duckdb")
+    own = tmp_path / "here.duckdb"
+    before, counts = order_of(own), contents(own, 1)
+    ran = gaussmeter("import", tmp_path / "out", "-w", own)
+    assert (ran.code, f"1 subject, 1 {status} in " in ran.out, ran.err) == (0, True, "")
+    assert order_of(own) == (order_of(tmp_path / "there.duckdb") if status == "added" else before)
+    assert contents(own, 1) == counts
+    assert ("added to llama: what --iid found" in ran.out) == (status == "added")
+    assert statuses(engine.import_(tmp_path / "out", warehouse=own)) == ["unchanged"]
+    assert_consistent(own)
+
+
+def test_damaged_order_is_refused_and_nothing_is_lost(template, out, tmp_path):
+    engine.scan(template.parent / "llama.safetensors", warehouse=made(tmp_path / "w.duckdb"))
+    before = everything_of(tmp_path / "w.duckdb", 1)
+    rewrite(out, "iid", with_column("ordinal", lambda c: [*c.to_pylist()[:-1], 10**6]))
+    ran = gaussmeter("import", out, "-w", tmp_path / "w.duckdb")
+    assert "has rows of tensors that are not in `tensors`" in ran.sentence(3)
+    assert everything_of(tmp_path / "w.duckdb", 1) == before
+
+
 def test_two_clusters_meet(template, out, other, tmp_path):
     engine.export("own", out, warehouse=other)
     engine.import_(out, warehouse=tmp_path / "both.duckdb")
@@ -508,6 +550,156 @@ def test_an_export_of_an_older_schema_may_lack_columns(small, tmp_path):
     rewrite(small, "tensors", lambda t: t.drop_columns(["name"]))
     report = engine.import_(small, warehouse=made(tmp_path / "new.duckdb"))
     assert "has no column 'name'" in "".join(s.reason for s in report.subjects)
+
+
+# Runs and refusals
+
+
+RUN_TABLES = ("runs", "metrics", "scalars")
+
+
+@pytest.fixture
+def alone(template: Path, tmp_path: Path) -> Path:
+    """A warehouse with the subject `llama`."""
+    change(
+        Path(shutil.copy(template, tmp_path / "alone.duckdb")), "DELETE FROM subjects WHERE name <> 'llama'"
+    )
+    return tmp_path / "alone.duckdb"
+
+
+def plant_runs(warehouse: Path, *names: str, status: str = "complete", spec: str = '{"seed":1}') -> None:
+    """Runs, of which the first has the subject `llama` for its dW."""
+    with duckdb.connect(str(warehouse)) as connection:
+        (start,) = connection.execute("SELECT coalesce(max(run_id), 0) + 1 FROM runs").fetchone()
+        for k, name in enumerate(names, start):
+            connection.execute(
+                "INSERT INTO runs BY NAME SELECT ? AS run_id, ? AS name, 'noise' AS method, 'rte' AS task, 1 AS seed, "
+                "?::JSON AS spec, ? AS status, TIMESTAMP '2026-01-01' AS started_at, TIMESTAMP '2026-01-02' AS finished_at, "
+                "(SELECT subject_id FROM subjects WHERE name = 'llama' AND ? = 1) AS subject_id, 0.5 AS seconds",
+                [k, name, spec, status, k],
+            )
+            connection.execute(
+                "INSERT INTO metrics SELECT ?, i, 'loss', 1 / (1 + i) FROM range(50) t(i)", [k]
+            )
+            connection.execute("INSERT INTO metrics VALUES (?, 50, 'score', 'nan'::DOUBLE)", [k])
+            connection.execute("INSERT INTO scalars VALUES (?, 'a.weight', ?)", [k, 0.1 * k])
+
+
+def runs_of(warehouse: Path) -> list[Any]:
+    """All that is known of runs but their numbers, and the name of what they learnt."""
+    return [
+        repr(rows(warehouse, "SELECT * EXCLUDE (run_id, subject_id), (SELECT name FROM subjects s WHERE s.subject_id = r.subject_id) FROM runs r ORDER BY name")),
+        *(repr(rows(warehouse, f"SELECT r.name, t.* EXCLUDE (run_id) FROM {table} t JOIN runs r USING (run_id) ORDER BY ALL")) for table in RUN_TABLES[1:]),
+    ]  # fmt: skip
+
+
+def test_runs_go_with_their_metrics_and_scalars_and_find_what_they_learnt(alone, tmp_path):
+    plant_runs(alone, "sweep/a", "sweep/b")
+    plant_runs(alone, "sweep/c", status="failed")
+    plant_runs(alone, "sweep/d", status="running")
+    out, other = tmp_path / "out", made(tmp_path / "other.duckdb")
+    plant_runs(other, "own/x", spec='{"seed":2}')
+    ran = gaussmeter("export", "--all", "-o", out, "-w", alone)
+    assert "1 subject, 1 exported; 4 runs, 3 exported, 1 skipped; wrote" in ran.out
+    assert "not exported: sweep/d: the run is running" in ran.out
+    with duckdb.connect() as plain:
+        sql = f"SELECT run, count(*), min(step) FROM '{out}/metrics/*/*.parquet' GROUP BY ALL ORDER BY ALL"
+        assert plain.execute(sql).fetchall() == [(f"sweep/{n}", 51, 0) for n in "abc"]
+    ran = gaussmeter("import", out, "-w", other)
+    assert (ran.code, "1 subject, 1 imported; 3 runs, 3 imported in " in ran.out, ran.err) == (0, True, "")
+    whole = runs_of(other)
+    change(alone, "DELETE FROM runs WHERE name = 'sweep/d'", "DELETE FROM metrics WHERE run_id = 4",
+           "DELETE FROM scalars WHERE run_id = 4")  # fmt: skip
+    change(other, *(f"DELETE FROM {t} WHERE run_id = 1" for t in RUN_TABLES))
+    assert runs_of(other) == runs_of(alone)
+    assert engine.import_(out, warehouse=other).runs[0].status == "unchanged"
+    assert len(whole) == 3
+    assert [r.status for r in engine.export(None, out, warehouse=alone).runs] == ["unchanged"] * 3
+    assert [r.status for r in engine.export(None, out, warehouse=other).runs] == ["unchanged"] * 3
+    assert [r.subject for r in engine.export("llama", tmp_path / "one", warehouse=alone).runs] == ["sweep/a"]
+
+
+def test_a_run_meets_one_of_its_name(alone, tmp_path):
+    plant_runs(alone, "s/a", "s/b", "s/c")
+    engine.export(["llama"], tmp_path / "llama", warehouse=alone)
+    change(alone, "UPDATE subjects SET status = 'running' WHERE name = 'llama'")
+    engine.export(None, tmp_path / "out", warehouse=alone)
+    change(alone, "UPDATE subjects SET status = 'complete' WHERE name = 'llama'")
+    other = made(tmp_path / "other.duckdb")
+    plant_runs(other, "s/c", spec='{"seed":7}')
+    plant_runs(other, "s/b", status="running")
+    ran = gaussmeter("import", tmp_path / "out", "-w", other)
+    assert "a run of another configuration has the name 's/c' here" in ran.sentence(3)
+    assert rows(other, "SELECT name, status, spec ->> 'seed', subject_id FROM runs ORDER BY name") == [
+        ("s/a", "complete", "1", None), ("s/b", "complete", "1", None), ("s/c", "complete", "7", None),
+    ]  # fmt: skip
+    assert rows(other, "SELECT count(*) FROM metrics") == [(3 * 51,)]
+    report = engine.import_(tmp_path / "llama", warehouse=other)  # what it learnt comes later
+    assert [(r.subject, r.status) for r in report.runs] == [("s/a", "unchanged")]
+    assert rows(other, "SELECT r.name, s.name FROM runs r JOIN subjects s USING (subject_id)") == [
+        ("s/a", "llama")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "alter", "part"),
+    [
+        ("metrics", lambda t: t.slice(1), "rows, 51 were expected"),
+        ("scalars", lambda t: t.append_column("evil", t["value"]), "'evil' that does not belong"),
+        ("runs", with_column("status", first("running")), "'running', which is no end"),
+        ("runs", with_column("run", first("other")), "lies in the folder of"),
+        ("runs", with_column("spec", first("{")), "a spec that is no JSON"),
+    ],
+)  # fmt: skip
+def test_a_damaged_run_is_refused_and_the_rest_taken_in(alone, tmp_path, table, alter, part):
+    plant_runs(alone, "s/a", "s/b")
+    change(alone, "DELETE FROM subjects")
+    out, other = tmp_path / "out", made(tmp_path / "other.duckdb")
+    engine.export(None, out, warehouse=alone)
+    (path,) = out.glob(f"{table}/run_key=s-a@*/*")
+    whole = parquet.ParquetFile(path).read()
+    parquet.write_table(alter(whole).replace_schema_metadata(whole.schema.metadata), path)
+    if table != "runs":
+        (head,) = out.glob("runs/run_key=s-a@*/*")
+        remark(head, lambda m: m["files"][table].update(nbytes=path.stat().st_size))
+    report = engine.import_(out, warehouse=other)
+    assert sorted(r.status for r in report.runs) == ["imported", "refused"]
+    assert part in next(r.reason for r in report.runs if r.status == "refused")
+    assert rows(other, "SELECT name FROM runs") == [("s/b",)]
+    assert not report.complete
+
+
+def refuse(warehouse: Path, uri: str, reason: str, day: int) -> None:
+    change(warehouse, f"INSERT INTO refusals VALUES ('{uri}', '', '{{}}', 'refused', '{reason}', '0', "
+                      f"TIMESTAMP '2026-01-0{day}', TIMESTAMP '2026-01-0{day}')")  # fmt: skip
+
+
+def test_refusals_of_several_warehouses_come_together(alone, tmp_path):
+    out, other, third = tmp_path / "out", *(made(tmp_path / f"{n}.duckdb") for n in ("other", "third"))
+    refuse(alone, "/m/a", "cut", 1)
+    refuse(alone, "/m/b", "cut", 1)
+    ran = gaussmeter("export", "--all", "-o", out, "-w", alone)
+    assert "1 exported; refusals exported; wrote" in ran.out
+    refuse(other, "/m/a", "gone", 3)
+    refuse(other, "/m/c", "empty", 2)
+    assert engine.export(None, out, warehouse=other).refusals.status == "exported"
+    assert engine.export(None, out, warehouse=other).refusals.status == "unchanged"
+    ran = gaussmeter("import", out, "-w", third)
+    assert "1 subject, 1 imported; 3 refusals in " in ran.out
+    found = "SELECT uri, reason, day(first_at), day(last_at) FROM refusals ORDER BY uri"
+    expected = [("/m/a", "gone", 1, 3), ("/m/b", "cut", 1, 1), ("/m/c", "empty", 2, 2)]
+    assert rows(third, found) == expected
+    assert engine.import_(out, warehouse=third).refusals == 0
+    assert rows(third, found) == expected
+    # what was taken in since is refused no more
+    change(alone, "UPDATE subjects SET uri = '/m/b', finished_at = '2026-02-01'",
+           "DELETE FROM refusals WHERE uri = '/m/b'")  # fmt: skip
+    engine.import_(out, warehouse=alone)
+    assert [uri for uri, *_ in rows(alone, found)] == ["/m/a", "/m/c"]
+    (out / "refusals" / "refusals.parquet").write_text("hello " * 9)
+    ran = gaussmeter("import", out, "-w", third)
+    assert "refusals.parquet: is no Parquet file" in ran.sentence(3)
+    assert engine.export(None, out, warehouse=alone).refusals.status == "exported"
 
 
 # The command line

@@ -113,7 +113,7 @@ def test_the_result_is_a_subject_and_is_known_again(tmp_path):
     base = engine.scan(file, warehouse=warehouse)
     ran = gaussmeter("merge", "--adapter", path, "--base", file, out, "-w", warehouse)
     assert ran.code == 0, ran.err
-    assert "2 tensors merged, 0 copied, 0 refused, subject 2 in" in ran.out
+    assert "2 tensors merged, 0 copied, 0 left out, subject 2 in" in ran.out
     (found,) = records(warehouse, "SELECT * FROM subjects WHERE kind = 'merge'")
     assert (list(found["parent_ids"]), found["status"]) == ([base.subject_id], "complete")
     assert json.loads((out / RECORD).read_text())["method"] == "noise"

@@ -130,6 +130,48 @@ def test_shards_and_zarr_hold_the_same_matrices(case, tmp_path):
     assert found(tmp_path / "s.duckdb") == case.iid
 
 
+# Rows of zeros
+
+
+def with_dead_rows(
+    dtype: str, rows: int, columns: int, dead: list[int], faint: list[int]
+) -> tuple[str, np.ndarray]:
+    """A matrix with rows of zeros, of both signs, and some that are not zero but for float32 squares."""
+    kind, patterns = normal(dtype, rows, columns, seed=len(dead))
+    patterns = patterns.copy()
+    patterns[dead] = 0
+    patterns[dead[0], ::2] = 1 << (8 * patterns.itemsize - 1)  # -0
+    tiny = np.zeros(columns, patterns.dtype)
+    tiny[:2] = 1, 1 + (1 << (8 * patterns.itemsize - 1))  # the smallest number, and its negative
+    patterns[faint] = tiny
+    return kind, patterns
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+def test_rows_of_zeros_are_counted_to_the_row(tmp_path, dtype):
+    dead = [0, 7, 8, 299, 599]
+    tensors = {
+        "layers.0.q_proj.weight": with_dead_rows(dtype, 600, 900, dead, [5, 300]),
+        "layers.0.k_proj.weight": normal(dtype, 64, 64),
+        "layers.0.v_proj.weight": (dtype, np.zeros((40, 50), normal(dtype, 1)[1].dtype)),
+    }
+    path = write_tensors(tmp_path / "m.safetensors", tensors)
+    for k, options in enumerate(({"workers": 1}, {"workers": 2, "task_bytes": 70_000, "block_bytes": 4096})):
+        warehouse = made(tmp_path / f"{k}.duckdb")
+        engine.scan(path, warehouse=warehouse, iid=True, **options)
+        counted = rows(warehouse, "SELECT zero_rows, iid_matrix[1] FROM tensor_stats ORDER BY name")
+        assert counted == [(0, 64), (len(dead), 600), (40, 40)]
+    findings = {(f.where, f.problem): f.detail for f in engine.check("m", warehouse=warehouse).findings}
+    assert findings["layers.0.q_proj.weight", "dead rows"] == "5 of 600 rows are zero"
+    assert ("layers.0.v_proj.weight", "dead rows") not in findings  # it is zero throughout
+    plain = made(tmp_path / "plain.duckdb")
+    engine.scan(path, warehouse=plain)
+    assert rows(plain, "SELECT DISTINCT zero_rows FROM tensor_stats") == [(None,)]
+    assert not [f for f in engine.check("m", warehouse=plain).findings if f.problem == "dead rows"]
+    sparse = engine.sql("sparsity", params={"limit": 1}, warehouse=warehouse).records()
+    assert (sparse[0]["name"], sparse[0]["zero_rows"]) == ("layers.0.v_proj.weight", 40)
+
+
 # What is said of whom
 
 

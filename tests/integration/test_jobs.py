@@ -161,7 +161,7 @@ def test_a_merge_by_configuration(tmp_path, inline):
     config.write_text(config.read_text() + f"export: {tmp_path}/exported\nshard_size: 3000\n")
     ran = gaussmeter("job", config)
     assert ran.code == 0, ran.err
-    assert f"{tmp_path}/merged: 11 tensors merged, 0 copied, 0 refused, subject " in ran.out
+    assert f"{tmp_path}/merged: 11 tensors merged, 0 copied, 0 left out, subject " in ran.out
     assert len(list((tmp_path / "exported" / "bins").glob("*/*.parquet"))) == 1
     again = json.loads(gaussmeter("job", config, "--format", "json").out)
     assert (again["status"], again["name"]) == ("unchanged", "merged")
@@ -182,7 +182,7 @@ def test_an_adapter_by_configuration(tmp_path):
     base, _ = base_model(tmp_path)
     text = f"job: merge\nwarehouse: {tmp_path}/w.duckdb\nadapter: {path}\nbase: {base}\nout: {tmp_path}/out\n"
     ran = gaussmeter("job", write(tmp_path / "fold.yaml", text.encode()))
-    assert "2 tensors merged, 0 copied, 0 refused, subject 1" in ran.out, ran.err
+    assert "2 tensors merged, 0 copied, 0 left out, subject 1" in ran.out, ran.err
 
 
 def test_the_recipe_of_a_merge(tmp_path):

@@ -271,7 +271,7 @@ def test_the_command_says_what_became_of_the_tensors(plain, tmp_path):
     config.write_text(json.dumps(plain.config("linear")))
     ran = gaussmeter("merge", config, tmp_path / "out", "-w", tmp_path / "w.duckdb")
     assert ran.code == 0
-    assert "7 tensors merged, 1 copied, 0 refused, subject 1 in" in ran.out
+    assert "7 tensors merged, 1 copied, 0 left out, subject 1 in" in ran.out
     assert "copied: model.position_ids: integer" in ran.out
     again = gaussmeter("merge", config, tmp_path / "out", "-w", tmp_path / "w.duckdb", "--format", "json")
     assert json.loads(again.out)["status"] == "unchanged"

@@ -25,6 +25,7 @@ PICKED = {
     "sigma": ["model", "wide", "learnt 1"],
     "kurtosis": ["model"],
     "ratio": ["wide"],
+    "iid": ["wide"],
     "scores": ["learnt 1"],
     "simulation": ["simulation"],
     "learning": [],
@@ -39,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
     wide = {n: normal("BF16", *a.shape, seed=k, std=0.05) for k, (n, (_, a)) in enumerate(llama(3).items())}
     write_tensors(folder / "wide.safetensors", wide)
     for name in ("model", "wide"):
-        engine.scan(folder / f"{name}.safetensors", warehouse=warehouse, name=name)
+        engine.scan(folder / f"{name}.safetensors", warehouse=warehouse, name=name, iid=name == "wide")
     for k in (1, 2, 3):
         write_tensors(folder / f"t{k}.safetensors", llama(1, seed=k, dtype="F32"))
         engine.delta(
@@ -88,7 +89,7 @@ def test_every_picture_is_drawn(folder, picture):
     root = ElementTree.fromstring((folder / f"{picture}.svg").read_text())
     words = " ".join(t for t in root.itertext() if t)
     for expected in (*PICKED[picture], {"histograms": "layer 2", "overlay": "mlp.up_proj", "sigma": "standard deviation σ",
-                      "kurtosis": "layer", "ratio": "layer", "scores": "gap in score", "simulation": "noise 0.03",
+                      "kurtosis": "layer", "ratio": "layer", "iid": "sigmas of columns", "scores": "gap in score", "simulation": "noise 0.03",
                       "learning": "step"}[picture]):  # fmt: skip
         assert expected in words or expected == "simulation", (expected, words)
     assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 5
@@ -223,3 +224,26 @@ def test_other_commands_do_not_load_the_libraries(folder):
         "print({'altair', 'vl_convert', 'pandas'} & set(sys.modules))"
     )
     assert program(text, cwd=folder).out == "set()\n"
+
+
+def test_what_did_not_change_has_a_panel_without_a_histogram(folder, tmp_path):
+    """Of two differences in which the same matrices are frozen, or of which one is."""
+    warehouse, tensors = tmp_path / "w.duckdb", llama(2)
+    write_tensors(tmp_path / "base.safetensors", tensors)
+    for k, layers in enumerate(((0,), (0, 1))):
+        other = {f"model.layers.{i}.mlp.up_proj.weight": normal("BF16", 16, 16, seed=9 + k) for i in layers}
+        write_tensors(tmp_path / f"{k}.safetensors", tensors | other)
+        engine.delta(
+            tmp_path / "base.safetensors", tmp_path / f"{k}.safetensors", warehouse=warehouse, name=f"d{k}"
+        )
+    for subjects in (("d0", "d1"), ("d1", "d0"), ("d0",)):
+        ran = gaussmeter("plot", *subjects, "-o", "x.svg", "-w", warehouse, cwd=tmp_path)
+        assert (ran.code, ran.err) == (0, "")
+        assert "no spread" in (tmp_path / "x.svg").read_text()
+
+
+def test_axes_of_sigma_say_what_is_there(folder):
+    """D3 takes a step of 0.001 below 0.011 for one that needs a single digit."""
+    with Warehouse(folder / "stats.duckdb").reading() as connection:
+        spec = json.dumps(draw(connection, "sigma", [look_up(connection, "model")], How(Selection())).spec)
+    assert '"format": ".4~g"' in spec

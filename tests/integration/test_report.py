@@ -45,13 +45,18 @@ def folder(tmp_path_factory) -> Path:
         "model.layers.1.mlp.up_proj.weight": bent("BF16", 16, 16),
         "ids": ("I64", np.arange(5)),
     }
+    dtype, rows = tensors["model.layers.2.mlp.up_proj.weight"]
+    rows = rows.copy()
+    rows[3] += 2 << 7  # times 4
+    tensors["model.layers.2.mlp.up_proj.weight"] = dtype, rows
+    tensors["model.layers.2.self_attn.q_proj.weight"] = ("BF16", np.full((16, 16), 0x3F80, "<u2"))
     tensors["model.norm.bias"] = ("BF16", np.zeros(8, "<u2"))
     write_tensors(folder / "base.safetensors", tensors)
     write_tensors(
         folder / "tuned.safetensors",
         tensors | {"model.layers.0.mlp.up_proj.weight": normal("BF16", 16, 16, seed=99)},
     )
-    engine.scan(folder / "base.safetensors", warehouse=warehouse, name="base")
+    engine.scan(folder / "base.safetensors", warehouse=warehouse, name="base", iid=True)
     engine.scan(folder / "tuned.safetensors", warehouse=warehouse, name="tuned")
     engine.delta(
         folder / "base.safetensors", folder / "tuned.safetensors", warehouse=warehouse, name="learnt"
@@ -61,7 +66,7 @@ def folder(tmp_path_factory) -> Path:
     write_tensors(
         folder / "hostile.safetensors", {n: normal("BF16", 8, 8, seed=k) for k, n in enumerate(names)}
     )
-    engine.scan(folder / "hostile.safetensors", warehouse=warehouse, name=SUBJECT)
+    engine.scan(folder / "hostile.safetensors", warehouse=warehouse, name=SUBJECT, iid=True)
     with Warehouse(warehouse).writing() as connection:
         connection.execute(
             "INSERT INTO runs BY NAME SELECT 1 AS run_id, '<i>run</i>' AS name, 'lora' AS method, 2 AS subject_id"
@@ -123,6 +128,22 @@ def test_a_difference_says_what_was_learnt_and_from_what(folder):
     assert "What was learnt" in text
     assert re.search(r"made from\s*1\s*base", text)
     assert "What was learnt" not in Seen(made(folder, "base")).text
+
+
+def test_departures_from_iid_are_on_it_where_they_were_looked_for(folder):
+    seen = Seen(made(folder, "base"))
+    for word in ("i.i.d.", "sigmas of rows", "outlier rows", "Do rows and columns differ?", "are outside of a limit",
+                 "one matrix was not looked at", "all elements are equal"):  # fmt: skip
+        assert word in seen.text, word
+    assert "singular distance" not in seen.text  # a column without a number is none
+    assert "i.i.d." not in Seen(made(folder, "tuned")).text
+
+
+def test_matrices_that_keep_to_all_limits_are_counted(tmp_path):
+    write_tensors(tmp_path / "m.safetensors", {"layers.0.q_proj.weight": normal("BF16", 64, 64, seed=1)})
+    engine.scan(tmp_path / "m.safetensors", warehouse=tmp_path / "stats.duckdb", iid=True)
+    text = Seen(made(tmp_path, "m")).text
+    assert "All 1 matrices keep to all limits." in text or "1 of 1 matrices are outside" in text
 
 
 def test_runs_and_their_curves_are_on_it(folder):
@@ -261,6 +282,9 @@ def test_a_browser_opens_it_without_complaint_and_sorts_its_tables(folder, tab):
     assert down == sorted(up, reverse=True)
     words = tab.evaluate(SORTED % ("max", "name", 1))
     assert words == sorted(words)
+    beyond = [float(v) for v in tab.evaluate(SORTED % ("outside", "outlier rows", 2))]
+    assert beyond == sorted(beyond, reverse=True)
+    assert beyond[0] > 0
     for _ in ("ascending", "descending"):
         layers = tab.evaluate(SORTED % ("max", "layer", 1))
         assert layers[-2:] == ["", ""]
@@ -271,7 +295,7 @@ def test_a_browser_opens_it_without_complaint_and_sorts_its_tables(folder, tab):
 def test_rows_are_filtered_by_words(folder, tab):
     tab.open(report_of(folder, "base"))
     shown = """(() => {
-      const field = document.querySelector('input.filter');
+      const field = [...document.querySelectorAll('input.filter')].at(-1);
       field.value = 'LAYERS.1 proj'; field.dispatchEvent(new Event('input'));
       return [...field.nextElementSibling.querySelectorAll('tbody tr')].filter(r => !r.hidden).length;
     })()"""

@@ -93,6 +93,32 @@ def test_table_3_has_the_gain_over_plain_lora(place):
     assert theirs["LLaMA2-7B", "lora_noise", 16]["gain"] == pytest.approx(7.8)
 
 
+def test_the_papers_averages_are_those_of_its_rows(place):
+    tasks = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_e", "arc_c", "obqa")
+    for row in paper("table3", place):
+        if row["source"] == "paper":
+            assert sum(row[t] for t in tasks) / 8 == pytest.approx(
+                row["average"], abs=0.11
+            )  # it rounds down once
+
+
+def test_tables_9_to_11_say_what_runs_used(place):
+    runs = {row["task"]: row["runs"] for row in paper("table9", place)}
+    assert (runs["sst2"], runs["rte"], runs["cola"]) == (6, 6, 0)
+    rows = [row for row in paper("table10", place, task="sst2") if row["source"] == "runs"]
+    assert [(r["label"], r["runs"], r["learning_rate"], r["modules"]) for r in rows] == [
+        ("full", 2, 5e-5, None), ("head", 2, 8e-4, None), ("noise", 2, 8e-4, "Q, K, V, O, Up, Down"),
+    ]  # fmt: skip
+    assert {(r["sweep"], r["epochs"], r["batch"], r["train_examples"]) for r in rows} == {
+        ("glue", 24, 32, None)
+    }
+    rows = [row for row in paper("table11", place) if row["source"] == "runs"]
+    assert [(r["label"], r["r"], r["alpha"], r["runs"], r["warmup_steps"], r["dropout"]) for r in rows] == [
+        ("lora", 16, 32, 2, 100, 0.05), ("lora_noise", 16, 32, 2, 100, 0.05),
+    ]  # fmt: skip
+    assert all(row["source"] != "runs" for row in paper("table10", place, sweep="nothing"))
+
+
 def test_scalars_of_two_seeds_are_compared(place):
     rows = paper("scalars", place)
     assert [(r["task"], r["matrices"], r["seeds"]) for r in rows] == [

@@ -235,6 +235,22 @@ def test_views_of_another_version_are_replaced_by_whoever_comes(model, warehouse
     assert rows(warehouse, "SELECT count(*) FROM schema_migrations") == [(len(scripts("migrations")),)]
 
 
+def test_a_warehouse_of_before_rows_of_zeros_were_known(model, warehouse):
+    before = rows(warehouse, "SELECT * FROM tensor_stats ORDER BY tensor_id")
+    change(
+        warehouse,
+        "ALTER TABLE tensors ADD COLUMN zero_rows UBIGINT",
+        "ALTER TABLE iid DROP COLUMN zero_rows",
+        "DELETE FROM schema_migrations WHERE version >= 6",
+        "UPDATE schema_views SET digest = 'older'",
+        "CREATE OR REPLACE VIEW tensor_stats AS SELECT zero_rows FROM tensors",
+    )
+    engine.scan(model, warehouse=warehouse)
+    assert rows(warehouse, "SELECT * FROM tensor_stats ORDER BY tensor_id") == before
+    engine.scan(model, warehouse=warehouse, iid=True)
+    assert rows(warehouse, "SELECT DISTINCT zero_rows FROM tensor_stats WHERE is_matrix") == [(0,)]
+
+
 def test_asking_a_current_warehouse_does_not_write_it(warehouse):
     before = warehouse.read_bytes(), warehouse.stat().st_mtime_ns
     engine.ls(warehouse=warehouse)
