@@ -166,6 +166,9 @@ class Counter:
             return np.zeros((8, 256), np.uint32)
         return np.zeros((LANES[self.coding.name], 65536), np.uint32)
 
+    def room(self) -> None:
+        """Where the next elements should be read to: it does not matter."""
+
     def add(self, block: NDArray[np.uint8]) -> None:
         """Count a block of whole little-endian elements, as bytes."""
         if self.coding.size == 256:

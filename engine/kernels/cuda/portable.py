@@ -124,17 +124,16 @@ def form32(
 def _product32(
     b: tl.tensor, a: tl.tensor, scale: tl.tensor, rows: tl.tensor, columns: tl.tensor, rank: tl.tensor,
     state: tl.tensor, out: tl.tensor,
-    store: tl.constexpr, precision: tl.constexpr, side: tl.constexpr, deep: tl.constexpr,
+    store: tl.constexpr, side: tl.constexpr,
 ) -> None:  # fmt: skip
     across = tl.cdiv(columns, side)
     row = (tl.program_id(0) // across).to(tl.int64) * side + tl.arange(0, side)[:, None]
     column = (tl.program_id(0) % across).to(tl.int64) * side + tl.arange(0, side)[None, :]
     total = tl.zeros([side, side], tl.float32)
-    for k in range(0, rank, deep):
-        down, along = k + tl.arange(0, deep)[:, None], k + tl.arange(0, deep)[None, :]
-        left = tl.load(b + row * rank + along, mask=(row < rows) & (along < rank), other=0.0)
-        right = tl.load(a + down * columns + column, mask=(down < rank) & (column < columns), other=0.0)
-        total += tl.dot(left, right, input_precision=precision)
+    for k in range(rank):
+        left = tl.load(b + row * rank + k, mask=row < rows, other=0.0)
+        right = tl.load(a + k * columns + column, mask=column < columns, other=0.0)
+        total = tl.fma(tl.broadcast_to(left, [side, side]), tl.broadcast_to(right, [side, side]), total)
     value = total * scale
     live = (row < rows) & (column < columns)
     if store:
@@ -146,11 +145,14 @@ def _product32(
 def product32(
     b: torch.Tensor, a: torch.Tensor, scale: float, state: torch.Tensor, out: torch.Tensor | None = None
 ) -> None:
-    """Add up the elements of scale * (b @ a); see `native.product32`. The order of the sums is `tl.dot`'s."""
+    """Add up the elements of scale * (b @ a); see `native.product32`.
+
+    `tl.dot` would be faster, but has an order of its own.
+    """
     (rows, rank), columns = b.shape, a.shape[1]
     if rows and columns:
         grid = (triton.cdiv(rows, 64) * triton.cdiv(columns, 64),)
         _product32[grid](
             b, a, scale, rows, columns, rank, state, state if out is None else out,
-            store=out is not None, precision="ieee", side=64, deep=16,
+            store=out is not None, side=64, enable_fp_fusion=False,
         )  # fmt: skip

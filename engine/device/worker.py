@@ -1,0 +1,32 @@
+"""What one worker counts with."""
+
+from __future__ import annotations
+
+from engine.device import choosing
+from engine.device.counter import AnyCounter, make_counter
+from engine.nouns.dtypes import Dtype
+
+
+class Device:
+    """One worker's device, chosen in the worker's own process.
+
+    Args:
+        asked: one of `engine.device.DEVICES`.
+
+    Raises:
+        ConfigError: a GPU was asked for, and there is none.
+    """
+
+    def __init__(self, asked: str = "cpu") -> None:
+        found = choosing.place(asked)
+        self.name = found.name
+        self._notes = [f"counting on {found.title}"] if found.title else []
+
+    def counter(self, dtype: Dtype) -> AnyCounter:
+        """Make a counter: one of the CPU too where a GPU's memory does not suffice, and a note says so."""
+        return make_counter(dtype, self.name, report=self._notes.append)
+
+    def take_notes(self) -> tuple[str, ...]:
+        """What is to be told of the device, a sentence each, since the last time."""
+        notes, self._notes[:] = tuple(self._notes), []
+        return notes
