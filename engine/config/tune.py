@@ -216,6 +216,7 @@ class TuneConfig(Part):
         train: for all runs.
         run: how it is run.
         measure: whether dW is counted at the end of each run.
+        observe: updates between two countings of what learns, each a subject `RUN@UPDATE`; 0 for none.
     """
 
     job: Literal["tune"]
@@ -233,6 +234,7 @@ class TuneConfig(Part):
     train: Rates = Rates()
     run: TuneRun = TuneRun()
     measure: bool = True
+    observe: _Count = 0
 
     @model_validator(mode="after")
     def _all_differ(self) -> TuneConfig:
@@ -244,4 +246,6 @@ class TuneConfig(Part):
             twice = next((label for label in labels if labels.count(label) > 1), None)
             if twice is not None:
                 raise ValueError(f"{key}: two are called {twice!r}; give one of them a label")
+        if self.observe and self.run.sharding == "fsdp":
+            raise ValueError("observe: weights that workers share are nowhere whole; see run.sharding")
         return self

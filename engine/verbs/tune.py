@@ -20,8 +20,9 @@ from engine.nouns.tuning import Means, RunSpec
 from engine.tuning.fetching import fetched
 from engine.tuning.preflight import faults_of
 from engine.tuning.sweep import is_local, runs_of
-from engine.tuning.trainer import Begun, Finished, Message, Stepped, trainer
+from engine.tuning.trainer import Begun, Finished, Message, Seen, Stepped, trainer
 from engine.verbs.delta import delta
+from engine.verbs.observe import keep
 from engine.warehouse import runs as table
 from engine.warehouse.lock import only_one
 from engine.warehouse.rows import Connection
@@ -252,6 +253,7 @@ class _Sweep:
             parallel=wanted.parallel or 0,
             failures=wanted.failures,
             sharding=wanted.sharding,
+            observe=self._settings.observe,
         )
         with trainer(address) as made:
             means = made.fit_means(means, wanted.on_gpus, len(self._runs))
@@ -272,10 +274,17 @@ class _Sweep:
                 self._waiting.append((self._numbers[message.run], message.step, message.metrics))
                 if message.step > self._from.get(message.run, 0):
                     self._listener(RunStepped(message.run, message.step, message.metrics))
+            case Seen():
+                self._keep(message)
             case Finished():
                 self._end(message)
         if time.monotonic() - self._written > _WRITE_SECONDS:
             self._write()
+
+    def _keep(self, message: Seen) -> None:
+        """Enter what was counted as a subject; after a loss the same is said again, and is there already."""
+        name, spec = f"{message.run}@{message.step}", {"run": message.run, "step": message.step}
+        keep(message.tensors, name, self._store, spec=spec, began=time.monotonic())
 
     def _begin(self, message: Begun) -> None:
         self._write()
