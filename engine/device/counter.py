@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.device.pairs import Pairs
-from engine.nouns.dtypes import Coding, Dtype
+from engine.device.bands import GpuBands
+from engine.device.pairs import Pairs, ValueTables
+from engine.nouns.dtypes import DTYPES, Coding, Dtype
+from engine.nouns.matrices import Matrix
 from engine.sketch import Counter, Sketch, as_f32_patterns, from_totals
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ SMALLEST_BLOCK = 1 << 20
 
 Report = Callable[[str], None]
 Block = NDArray[np.uint8]
+_F32 = DTYPES["F32"]
 
 
 class AnyCounter(Protocol):
@@ -35,6 +40,8 @@ class AnyCounter(Protocol):
     coding: Coding
 
     def room(self) -> Block | None: ...  # noqa: D102
+
+    def measure(self, matrix: Matrix, first: int) -> bool: ...  # noqa: D102
 
     def add(self, block: Block) -> None: ...  # noqa: D102
 
@@ -92,7 +99,11 @@ class GpuCounter:
         self._device, self._tally, self._feed, self._report = device, tally, feed, report
         self._slot: Slot | None = None
         self._filled = self._zeros = 0
+        self._tables = ValueTables(device)
         self._pairs: Pairs | None = None
+        self._bands: GpuBands | None = None
+        self._most = feed.nbytes  # bytes of a block; with bands, of whole ones
+        self._settle: dict[Slot, Callable[[], None]] = {}
         self._multiplies = True
 
     def room(self) -> Block | None:
@@ -110,7 +121,8 @@ class GpuCounter:
     def _room(self) -> Block:
         if self._slot is None:
             self._slot, self._filled = self._feed.next(), 0
-        return self._slot.block[self._filled :]
+            self._take(self._slot)
+        return self._slot.block[self._filled : self._most]
 
     def add(self, block: Block) -> None:
         """Count a block of whole little-endian elements, as bytes.
@@ -133,8 +145,49 @@ class GpuCounter:
 
     def _send(self) -> None:
         if self._slot is not None and self._filled:
-            self._slot.send(self._filled, self._tally.add)
+            self._work(self._slot, self._filled)
         self._slot, self._filled = None, 0
+
+    def _work(self, slot: Slot, nbytes: int) -> None:
+        bands = self._bands
+        if bands is None:
+            slot.send(nbytes, self._tally.add)
+            return
+        strips: list[Any] = []
+
+        def work(data: Tensor) -> None:
+            self._tally.add(data)
+            strips.append(bands.begin(data))
+
+        slot.send(nbytes, work)
+        self._settle[slot] = bands.sent(slot.block[:nbytes], strips)
+
+    def _take(self, slot: Slot) -> None:
+        """Take what was found of a slot's last block, before it is filled again."""
+        if (settle := self._settle.pop(slot, None)) is not None:
+            slot.join()
+            settle()
+
+    def measure(self, matrix: Matrix, first: int) -> bool:
+        """Find out the bands of a matrix too, until the next sketch, while its elements are counted.
+
+        Args:
+            matrix: whose elements follow.
+            first: index of the first of them.
+
+        Returns:
+            whether it does: the elements must begin where a band does, and a block must hold a band.
+        """
+        bits = min(self.dtype.bits, 32)
+        band = matrix.start(1) * bits // 8
+        if first % matrix.start(1) or band > self._feed.nbytes or not has_triton():
+            return False
+        self._send()
+        self._end_pairs()
+        dtype = self.dtype if bits == self.dtype.bits else _F32
+        self._bands = GpuBands(matrix, first, dtype, self._tables, self._report)
+        self._most = self._feed.nbytes // band * band if matrix.bands > 1 else self._feed.nbytes
+        return True
 
     def _end_pairs(self) -> None:
         if self._pairs is not None:
@@ -158,7 +211,7 @@ class GpuCounter:
         """
         self._send()
         if self._pairs is None:
-            self._pairs = Pairs(self._tally, self._feed, self._device)  # type: ignore[arg-type]
+            self._pairs = Pairs(self._tally, self._feed, self._tables)  # type: ignore[arg-type]
         self._pairs.add(tuned, tuned_dtype, base, base_dtype)
 
     def multiply(self, left: NDArray[np.float32], right: NDArray[np.float32], scale: float) -> bool:
@@ -211,12 +264,21 @@ class GpuCounter:
         self._send()
         self._end_pairs()
         self._feed.join()
+        bands, self._bands, self._most = self._bands, None, self._feed.nbytes
+        for slot in list(self._settle):  # in the order in which they were sent
+            self._take(slot)
         added, self._zeros = self._zeros, 0
         totals, zeros, low, high = self._tally.take()
         totals[0, 0] += np.uint64(added)
         if added:
             zeros, low, high = zeros + added, min(0.0, low), max(0.0, high)
-        return from_totals(self.coding, totals, zeros, low, high)
+        sketch = from_totals(self.coding, totals, zeros, low, high)
+        return sketch if bands is None else replace(sketch, bands=bands.bands())
+
+
+def has_triton() -> bool:
+    """Whether the loops that are in Triton alone can run."""
+    return find_spec("triton") is not None
 
 
 def _address(block: Block) -> int:

@@ -24,15 +24,14 @@ class Pairs:
     Args:
         tally: where they are counted.
         feed: brings them there.
-        device: the GPU.
+        tables: values of 8-bit dtypes there.
     """
 
-    def __init__(self, tally: FloatTally, feed: Feed, device: str) -> None:
-        self._tally, self._feed, self._device = tally, feed, device
+    def __init__(self, tally: FloatTally, feed: Feed, tables: ValueTables) -> None:
+        self._tally, self._feed, self._tables = tally, feed, tables
         self._kinds: Kinds | None = None
         self._slot: Slot | None = None
         self._most = self._filled = 0
-        self._tables: dict[str, Any] = {}
 
     def add(self, a: NDArray[np.uint8], a_dtype: Dtype, b: NDArray[np.uint8], b_dtype: Dtype) -> None:
         """Count the differences a - b of as many whole elements each, as bytes."""
@@ -66,8 +65,8 @@ class Pairs:
         if self._slot is None or self._kinds is None:
             return
         (width_a, width_b), count = self._widths, self._filled
-        middle, names = self._most * width_a, tuple(map(_kind, self._kinds))
-        values = tuple(map(self._values, self._kinds))
+        middle, names = self._most * width_a, tuple(map(kind_of, self._kinds))
+        values = tuple(map(self._tables.of, self._kinds))
 
         def work(data: Any) -> None:
             self._tally.add_difference(data[: count * width_a], names[0], data[middle:], names[1], values)
@@ -75,8 +74,20 @@ class Pairs:
         self._slot.send(middle + count * width_b, work)
         self._slot, self._filled = None, 0
 
-    def _values(self, dtype: Dtype) -> Any:
-        """The float32 values of an 8-bit dtype on the device, None for others."""
+
+class ValueTables:
+    """The float32 values of 8-bit dtypes, on a device.
+
+    Args:
+        device: the GPU.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._tables: dict[str, Any] = {}
+
+    def of(self, dtype: Dtype) -> Any:
+        """The values of a dtype's codes, (256,); None for wider dtypes."""
         from engine.kernels.cuda import tensors
 
         if dtype.bits != 8 or dtype.coding is None:
@@ -87,7 +98,8 @@ class Pairs:
         return self._tables[dtype.name]
 
 
-def _kind(dtype: Dtype) -> str:
+def kind_of(dtype: Dtype) -> str:
+    """What the kernels call a dtype, as it travels."""
     return {8: "f8", 32: "f32", 64: "f32"}.get(dtype.bits, dtype.name.lower())
 
 

@@ -20,11 +20,20 @@ class Device:
     def __init__(self, asked: str = "cpu") -> None:
         found = choosing.place(asked)
         self.name = found.name
-        self._notes = [f"counting on {found.title}"] if found.title else []
+        self._said: set[str] = set()
+        self._notes: list[str] = []
+        if found.title:
+            self._note(f"counting on {found.title}")
+
+    def _note(self, text: str) -> None:
+        """Say something, once."""
+        if text not in self._said:
+            self._said.add(text)
+            self._notes.append(text)
 
     def counter(self, dtype: Dtype) -> AnyCounter:
         """Make a counter: one of the CPU too where a GPU's memory does not suffice, and a note says so."""
-        return make_counter(dtype, self.name, report=self._notes.append)
+        return make_counter(dtype, self.name, report=self._note)
 
     def take_notes(self) -> tuple[str, ...]:
         """What is to be told of the device, a sentence each, since the last time."""

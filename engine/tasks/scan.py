@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bands import BandCounter, Values
+from engine.bands import BandCounter
 from engine.device import AnyCounter, Device
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Chunk, Outcome, Part, Task
-from engine.sketch import Sketch, as_f32
+from engine.sketch import Sketch, as_values
 from engine.tasks.blocks import BlockReader
 from engine.tasks.scaled import Dequantiser
 
@@ -101,22 +101,15 @@ class _Side:
 
     def __init__(self, counter: AnyCounter, chunk: Chunk) -> None:
         self._counter = counter
-        self._bands = BandCounter(chunk.matrix, chunk.first) if chunk.matrix else None
+        self._bands: BandCounter | None = None
+        if chunk.matrix is not None and not counter.measure(chunk.matrix, chunk.first):
+            self._bands = BandCounter(chunk.matrix, chunk.first)
 
     def add(self, block: NDArray[np.uint8]) -> None:
         self._counter.add(block)
         if self._bands:
-            self._bands.add(_values(block, self._counter))
+            self._bands.add(as_values(block, self._counter.dtype))
 
     def sketch(self) -> Sketch:
         sketch = self._counter.sketch()
         return replace(sketch, bands=self._bands.bands()) if self._bands else sketch
-
-
-def _values(block: NDArray[np.uint8], counter: AnyCounter) -> Values:
-    """The elements as `Bands` takes them."""
-    if counter.coding.name == "bf16":
-        return block.view(np.uint16)
-    if counter.coding.name == "f16":
-        return block.view(np.int16)
-    return as_f32(block, counter.dtype)

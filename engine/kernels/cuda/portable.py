@@ -13,7 +13,7 @@ from engine.kernels.cuda.native import KINDS, WIDTHS
 
 CODES = tl.constexpr(65536)
 _BLOCK = 4096
-_ELEMENT = {"f8": torch.uint8, "f16": torch.float16, "bf16": torch.int16, "f32": torch.int32}
+ELEMENT = {"f8": torch.uint8, "f16": torch.float16, "bf16": torch.int16, "f32": torch.int32}
 
 
 def is_available(device: torch.device) -> bool:
@@ -43,9 +43,7 @@ def count16(codes: torch.Tensor, counts: torch.Tensor, room: torch.Tensor, skip:
 
 
 @triton.jit
-def _widen(
-    data: tl.tensor, i: tl.tensor, live: tl.tensor, values: tl.tensor, kind: tl.constexpr
-) -> tl.tensor:
+def widen(data: tl.tensor, i: tl.tensor, live: tl.tensor, values: tl.tensor, kind: tl.constexpr) -> tl.tensor:
     """Load elements as float32."""
     element = tl.load(data + i, mask=live, other=0)
     if kind == 1:
@@ -95,7 +93,7 @@ def _form32(
     if kind_b == 0:
         pattern = tl.load(a + i, mask=live, other=0)
     else:
-        value = _widen(a, i, live, values_a, kind_a) - _widen(b, i, live, values_b, kind_b)
+        value = widen(a, i, live, values_a, kind_a) - widen(b, i, live, values_b, kind_b)
         pattern = _one_nan(value)
     _add(pattern, live, state)
 
@@ -112,8 +110,8 @@ def form32(
     n = a.numel() // WIDTHS[kind_a]
     if not n:
         return
-    left = a.view(_ELEMENT[kind_a])
-    right = left if b is None or kind_b is None else b.view(_ELEMENT[kind_b])
+    left = a.view(ELEMENT[kind_a])
+    right = left if b is None or kind_b is None else b.view(ELEMENT[kind_b])
     tables = [state if v is None else v for v in values]  # an address is needed, and not used
     _form32[(triton.cdiv(n, _BLOCK),)](
         left, right, n, *tables, state, kind_a=KINDS[kind_a], kind_b=KINDS[kind_b], block=_BLOCK
