@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "engine"
 
 FLOORS = [
-    "version", "errors", "nouns", "config", "kernels", "bands", "near", "sketch", "device", "differences", "statistics",
+    "version", "errors", "nouns", "config", "kernels", "bands", "near", "sketch", "device", "statistics",
     "merge_methods", "pictures", "pages", "storage", "formats", "plan", "tasks", "execution", "tuning",
     "warehouse", "verbs", "cli",
 ]  # fmt: skip
