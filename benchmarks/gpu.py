@@ -30,7 +30,8 @@ from common import HERE, preamble, table
 
 sys.path.insert(0, str(HERE.parent))
 
-from engine.device import AnyCounter, GpuCounter, choose, make_counter
+from engine.device.choosing import choose
+from engine.device.counter import AnyCounter, GpuCounter, make_counter
 from engine.errors import ConfigError
 
 try:

@@ -11,7 +11,7 @@ class Device:
     """One worker's device, chosen in the worker's own process.
 
     Args:
-        asked: one of `engine.device.DEVICES`.
+        asked: one of `engine.device.choosing.DEVICES`.
 
     Raises:
         ConfigError: a GPU was asked for, and there is none.

@@ -28,8 +28,8 @@ def choose_executor(
         per_gpu: actors that share a GPU; for Ray.
         gpu: whether each asks for a GPU; None if the cluster has some.
         task_seconds: how long an attempt at a task may take; for Ray.
-        device: what each worker is asked to count on, one of `engine.device.DEVICES`; it finds out itself
-            what it has.
+        device: what each worker is asked to count on, one of `engine.device.choosing.DEVICES`; it finds out
+            itself what it has.
         listener: told of tasks and workers.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from engine.device import might_count
+from engine.device.choosing import might_count
 from engine.nouns.tasks import Task
 
 Outcome = TypeVar("Outcome")
@@ -81,7 +81,7 @@ class Executor(ABC):
     Attributes:
         workers: how many tasks run at once.
         worker_bytes: memory of a worker apart from its tasks; 0 where it is a thread.
-        device: what workers are asked to count on, one of `engine.device.DEVICES`.
+        device: what workers are asked to count on, one of `engine.device.choosing.DEVICES`.
     """
 
     workers: int

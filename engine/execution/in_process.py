@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from threading import current_thread, local
 from typing import Generic
 
-from engine.device import choose
+from engine.device.choosing import choose
 from engine.execution.executor import IN_FLIGHT, Body, Done, Executor, Failed, MakeBody, Outcome, Pool
 from engine.nouns.tasks import Task
 

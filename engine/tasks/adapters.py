@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from engine.device import Device
+from engine.device.worker import Device
 from engine.nouns.tasks import Outcome, Part, Product, Task
 from engine.sketch import Sketch
 from engine.statistics.refinement import Refinement

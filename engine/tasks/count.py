@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.device import Device
+from engine.device.worker import Device
 from engine.nouns.tasks import Outcome, Task
 from engine.sketch import Sketch
 from engine.statistics.refinement import Refinement
@@ -22,7 +22,8 @@ class CountBody:
     Second passes and singular values are the CPU's, whatever the device.
 
     Args:
-        device: where first passes count, one of `engine.device.DEVICES`; made in the worker's own process.
+        device: where first passes count, one of `engine.device.choosing.DEVICES`; made in the worker's own
+            process.
 
     Raises:
         ConfigError: a GPU was asked for, and the worker has none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.device import Device
+from engine.device.worker import Device
 from engine.kernels import differences
 from engine.nouns.tasks import Outcome, Part, Step, Task
 from engine.sketch import Sketch

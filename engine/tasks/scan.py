@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.bands import BandCounter
-from engine.device import AnyCounter, Device
+from engine.device.counter import AnyCounter
+from engine.device.worker import Device
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.tasks import Chunk, Outcome, Part, Task
 from engine.sketch import Sketch, as_values

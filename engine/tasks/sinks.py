@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.device import Device, GpuCounter
+from engine.device.counter import GpuCounter
+from engine.device.worker import Device
 from engine.kernels import cpu
 from engine.near import Near
 from engine.nouns.dtypes import DTYPES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.device import host_bytes, settled
+from engine.device.choosing import host_bytes, settled
 from engine.execution.executor import Executor
 from engine.nouns.defaults import RANGES
 from engine.plan import BLOCK_BYTES, Limits

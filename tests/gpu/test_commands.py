@@ -104,7 +104,7 @@ def test_a_delta_gives_the_rows_of_the_cpu(tmp_path, pretended):
 
 
 def test_products_of_adapters_give_the_rows_of_the_cpu(tmp_path, pretended, fusing, monkeypatch):
-    from engine.device import GpuCounter
+    from engine.device.counter import GpuCounter
 
     products = []
     real = GpuCounter.multiply

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.device import choose, choosing, make_counter
+from engine.device import choosing
+from engine.device.choosing import choose
+from engine.device.counter import make_counter
 from engine.device.live import observe
 from engine.errors import ConfigError
 from engine.kernels.cuda import feed, tallies

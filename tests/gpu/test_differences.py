@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.device import make_counter
+from engine.device.counter import make_counter
 from engine.kernels.cuda.tallies import FloatTally
 from engine.kernels.products import TILE, form, strips_of
 from engine.nouns.dtypes import DTYPES, F32

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from engine.bands import BandCounter, combine_bands, pack_bands
-from engine.device import GpuCounter, make_counter
+from engine.device.counter import GpuCounter, make_counter
 from engine.kernels import rows as on_cpu
 from engine.kernels.cuda.rows import measure_rows
 from engine.nouns import matrices

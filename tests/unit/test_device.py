@@ -10,7 +10,9 @@ import scipy  # noqa: F401 - an actor's process does without, this one does not
 
 import engine
 from engine.config.jobs import parse_job
-from engine.device import Device, choosing, host_bytes, settled
+from engine.device import choosing
+from engine.device.choosing import host_bytes, settled
+from engine.device.worker import Device
 from engine.errors import ConfigError
 from engine.execution.choose import choose_executor
 from engine.execution.in_process import InProcessExecutor
