@@ -17,6 +17,7 @@ from tests.adapters import factors, write_adapter
 from tests.builders import write_tensors
 from tests.gpu.conftest import HAS_GPU
 from tests.gpu.test_counting import noise
+from tests.integration.helpers import made
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # of the interpreter
 
@@ -69,8 +70,8 @@ def both(tmp_path: Path, run) -> list[Event]:
         what the second had to say.
     """
     events: list[Event] = []
-    run(warehouse=tmp_path / "cpu.duckdb", device="cpu", workers=1)
-    run(warehouse=tmp_path / "gpu.duckdb", device="cuda", workers=1, listener=events.append)
+    run(warehouse=made(tmp_path / "cpu.duckdb"), device="cpu", workers=1)
+    run(warehouse=made(tmp_path / "gpu.duckdb"), device="cuda", workers=1, listener=events.append)
     found = everything(tmp_path / "gpu.duckdb")
     assert found["bins"]
     assert repr(found) == repr(everything(tmp_path / "cpu.duckdb"))  # NaN among them
