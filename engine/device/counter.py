@@ -29,6 +29,7 @@ SMALLEST_BLOCK = 1 << 20
 """With less, the CPU counts."""
 
 Report = Callable[[str], None]
+Fill = Callable[[Any, int, int], None]
 Block = NDArray[np.uint8]
 _F32 = DTYPES["F32"]
 
@@ -240,6 +241,21 @@ class GpuCounter:
             self._multiplies = False
             self._report(f"no memory left on {self._device}: products are formed on the CPU")
         return done
+
+    def receive(self, nbytes: int, fill: Fill) -> None:
+        """Count elements that somebody else brings into the GPU's memory; not of F64.
+
+        Args:
+            nbytes: how many bytes, whole elements.
+            fill: brings the next ones: to where, how many, and how many were brought before.
+        """
+        self._send()
+        self._end_pairs()
+        for done in range(0, nbytes, self._feed.nbytes):
+            slot, size = self._feed.next(), min(self._feed.nbytes, nbytes - done)
+            self._take(slot)
+            fill(slot.memory(size), size, done)
+            slot.begin(size, self._tally.add)
 
     def add_resident(self, tensor: Tensor) -> None:
         """Count a tensor of the counter's dtype on the counter's GPU, where it lies.

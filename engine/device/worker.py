@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from engine.device import choosing
 from engine.device.counter import AnyCounter, make_counter
 from engine.nouns.dtypes import Dtype
@@ -13,6 +15,10 @@ class Device:
     Args:
         asked: one of `engine.device.choosing.DEVICES`.
 
+    Attributes:
+        name: of the device, `cpu` or torch's name of a GPU.
+        is_direct: whether kvikio can bring files to it, past the host.
+
     Raises:
         ConfigError: a GPU was asked for, and there is none.
     """
@@ -22,8 +28,10 @@ class Device:
         self.name = found.name
         self._said: set[str] = set()
         self._notes: list[str] = []
+        self.is_direct = bool(found.title) and find_spec("kvikio") is not None
         if found.title:
-            self._note(f"counting on {found.title}")
+            by = ", and reading local files by kvikio" if self.is_direct else ""
+            self._note(f"counting on {found.title}{by}")
 
     def _note(self, text: str) -> None:
         """Say something, once."""

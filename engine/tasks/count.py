@@ -11,6 +11,7 @@ from engine.statistics.refinement import Refinement
 from engine.statistics.spectrum import Spectrum
 from engine.tasks.adapters import AdapterBody
 from engine.tasks.delta import DeltaBody
+from engine.tasks.direct import DirectBody
 from engine.tasks.refine import RefineBody
 from engine.tasks.scan import ScanBody
 from engine.tasks.spectrum import SpectrumBody
@@ -36,6 +37,7 @@ class CountBody:
         self._delta: DeltaBody | None = None
         self._adapter: AdapterBody | None = None
         self._spectrum: SpectrumBody | None = None
+        self._direct = DirectBody(self._device) if self._device.is_direct else None
 
     def __call__(self, task: Task) -> Outcome[Sketch | Refinement | Spectrum]:
         """Do what the task says; the outcome tells what is to be said of the device."""
@@ -54,6 +56,7 @@ class CountBody:
             self._adapter = self._adapter or AdapterBody(self._device)
             return self._adapter(task)
         if not task.refine:
-            return self._scan(task)
+            direct = self._direct is not None and self._direct.takes(task)
+            return self._direct(task) if self._direct and direct else self._scan(task)
         self._refine = self._refine or RefineBody()
         return self._refine(task)

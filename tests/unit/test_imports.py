@@ -37,6 +37,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "safetensors": ("tuning",),  # everything else reads the format itself
     "zarr": ("formats",),
     "obstore": ("storage",),
+    "kvikio": ("storage",),  # reads files, like the others
     "huggingface_hub": ("storage", "tuning"),  # examples and models for transformers
     "numcodecs": ("tasks",),
     "scipy": (),
