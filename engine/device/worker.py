@@ -30,6 +30,9 @@ class Device:
         self._notes: list[str] = []
         self.is_direct = bool(found.title) and find_spec("kvikio") is not None
         if found.title:
+            from engine.kernels.cuda.claims import use
+
+            use(self.name)
             by = ", and reading local files by kvikio" if self.is_direct else ""
             self._note(f"counting on {found.title}{by}")
 

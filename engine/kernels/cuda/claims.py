@@ -33,6 +33,12 @@ def next_gpu() -> tuple[str, str]:
     return f"cuda:{number}", torch.cuda.get_device_name(number)
 
 
+def use(device: str) -> None:
+    """Let this thread launch what names no device on a GPU; other threads keep theirs."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def tally(bits: int, device: str) -> CodeTally | FloatTally | None:
     """Counts of patterns of 8 or 16 bits, or sums of wider floats; None when there is no memory for them."""
     place = torch.device(device)
