@@ -18,8 +18,8 @@ _MIB = 1 << 20
 LIBRARY_BYTES = 1024 * _MIB
 """What a process takes more when it counts on a GPU. torch took 194 MiB where there was none; what a context
 of CUDA adds to that was not measured."""
-WORKER_BYTES = 2 * 3 * 16 * _MIB
-"""Pinned blocks of a worker: three of each of two counters, of codes and of their values."""
+WORKER_BYTES = 4 * 3 * 16 * _MIB
+"""Pinned blocks of a worker: three of each of four counters; few have more."""
 
 
 @dataclass(frozen=True, slots=True)

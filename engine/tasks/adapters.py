@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from engine.device.worker import Device
 from engine.nouns.tasks import Outcome, Part, Product, Task
@@ -35,8 +36,7 @@ class AdapterBody:
 
         def count(product: Product, held: Held) -> None:
             sink = found.begin(product)
-            factors = only_factors(product, held)
-            if factors is not None and sink.multiply(factors):
+            if sink.multiply(partial(only_factors, product, held)):
                 return
             for part in self._former.parts(product, held):
                 sink.add(part)

@@ -17,9 +17,8 @@ from engine.near import Near
 from engine.nouns.tasks import Sought
 from engine.sketch import Sketch
 from engine.statistics.magnitudes import from_halves, is_largest, largest, magnitude, number_of
-from engine.tasks.forming import Factors
 from engine.tasks.lockstep import Elements
-from engine.tasks.sinks import are_bf16
+from engine.tasks.sinks import Form, are_bf16
 
 INFINITE = 0x7F80
 Band = tuple[Sought, Sought] | None
@@ -61,7 +60,7 @@ class BandSink:
             lows.count_bf16_lows(tuned.patterns, base.patterns, *ends, self._room, self._lows)
         return True
 
-    def multiply(self, factors: Factors) -> bool:
+    def multiply(self, factors: Form) -> bool:
         """See `Sink`."""
         return False
 

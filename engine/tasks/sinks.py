@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +19,9 @@ from engine.statistics.refinement import Refinement
 from engine.tasks.forming import Factors
 from engine.tasks.lockstep import Elements
 from engine.tasks.refine import RefineTables
+
+Form = Callable[[], Factors | None]
+"""Says of what something is the product; None where it is more than one product."""
 
 Found_co = TypeVar("Found_co", covariant=True)
 
@@ -37,7 +41,7 @@ class Sink(Protocol[Found_co]):
         """Count tuned - base, if it subtracts such elements itself; whether it did."""
         ...
 
-    def multiply(self, factors: Factors) -> bool:
+    def multiply(self, factors: Form) -> bool:
         """Count a product, if it forms products itself; whether it did."""
         ...
 
@@ -74,7 +78,7 @@ class CountSink:
         self._counter.add_bf16_differences(tuned.patterns, base.patterns)
         return True
 
-    def multiply(self, factors: Factors) -> bool:
+    def multiply(self, factors: Form) -> bool:
         """See `Sink`."""
         return False
 
@@ -110,9 +114,10 @@ class GpuSink:
         self._counter.subtract(ours, DTYPES[tuned.dtype], theirs, DTYPES[base.dtype])
         return True
 
-    def multiply(self, factors: Factors) -> bool:
+    def multiply(self, factors: Form) -> bool:
         """See `Sink`."""
-        return self._counter.multiply(factors.left, factors.right, factors.scale)
+        found = factors()
+        return found is not None and self._counter.multiply(found.left, found.right, found.scale)
 
     def add_zeros(self, count: int) -> None:
         """See `Sink`."""
@@ -151,7 +156,7 @@ class RefineSink:
         self._tables.add(patterns)
         return True
 
-    def multiply(self, factors: Factors) -> bool:
+    def multiply(self, factors: Form) -> bool:
         """See `Sink`."""
         return False
 

@@ -160,7 +160,7 @@ def test_memory_of_the_host_is_projected(tmp_path, pretended):
     write_tensors(tmp_path / "m.safetensors", model())
     plans = [engine.dry_run(tmp_path / "m.safetensors", workers=1, device=d) for d in ("cpu", "auto", "cuda")]
     assert plans[0].projected_bytes == plans[1].projected_bytes
-    assert plans[2].projected_bytes - plans[0].projected_bytes == (1024 + 96) << 20
+    assert plans[2].projected_bytes - plans[0].projected_bytes == (1024 + 192) << 20
 
 
 def test_a_gpu_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):

@@ -90,8 +90,8 @@ def test_memory_is_planned_where_a_gpu_might_count(monkeypatch):
     monkeypatch.setattr(choosing, "_what_is_missing", lambda: None)
     assert limits_of(executor, nbytes=10).device_bytes == 0
     found = limits_of(executor, nbytes=choosing.LEAST_BYTES)
-    assert (found.device, found.device_bytes) == ("auto", 96 * MIB + 256 * MIB)
-    assert host_bytes(4, processes=True) == (96 + 1024) * MIB
+    assert (found.device, found.device_bytes) == ("auto", 192 * MIB + 256 * MIB)
+    assert host_bytes(4, processes=True) == (192 + 1024) * MIB
     monkeypatch.setattr(choosing, "_what_is_missing", lambda: "nothing there")
     assert limits_of(executor, nbytes=choosing.LEAST_BYTES).device_bytes == 0
 
