@@ -1,7 +1,9 @@
-"""Time the GPU's loops on tensors that lie there, on blocks that come from the host, and their rivals.
+"""Everything that is to be known of a GPU, in one command: tests, loops and their rivals, whole commands.
 
-python benchmarks/gpu.py [--parts counting,floats,host,files,products,differences,merges]
-                         [--gib 2] [--rounds 15]
+python benchmarks/gpu.py [--gib 2] [--rounds 15] [--parts ...]
+
+Parts: `tests` (those of tests/gpu, on the device), `counting`, `floats`, `rows`, `host`, `files`, `products`,
+`differences`, `merges`, `observe` (a model on the GPU) and `commands` (see gpu_commands.py).
 
 Times are medians by device events (from the host: by the clock, to the end of all work). GB/s counts the
 bytes read, and for merges those written too; `of copy` is the share of a copy within the GPU's memory, whose
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -23,20 +26,32 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from common import HERE, preamble, table
+
+sys.path.insert(0, str(HERE.parent))
+
+from engine.device.choosing import choose
+from engine.device.counter import AnyCounter, GpuCounter, make_counter
+from engine.errors import ConfigError
+
+try:
+    choose("cuda")
+except ConfigError as error:
+    sys.exit(f"benchmarks/gpu.py: {error}")
+
 import torch
-from common import preamble, table
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from gpu_candidates import EIGHT, SIXTEEN
+from gpu_commands import compare
 from gpu_timing import FILLS, copy_rate, filled, machine, seconds
 
-from engine.device import GpuCounter
+from engine.device.live import observe_all
+from engine.kernels import rows as rows_on_cpu
 from engine.kernels.cuda import nvrtc, portable
 from engine.kernels.cuda.merging import merge
-from engine.kernels.cuda.tallies import FloatTally
+from engine.kernels.cuda.rows import measure_rows
+from engine.kernels.cuda.tallies import CodeTally, FloatTally
 from engine.nouns.dtypes import DTYPES
-from engine.sketch import Counter
+from engine.nouns.matrices import Matrix
 
 CUDA = torch.device("cuda")
 
@@ -113,7 +128,7 @@ def host(bench: Bench) -> str:
             ("read into pinned blocks", _from_pinned),
             ("from ordinary memory", _from_memory),
         ):
-            counter = GpuCounter(DTYPES["BF16"], block=block)
+            counter = make_counter(DTYPES["BF16"], "cuda", block=block)
             taken = nbytes / _wall(lambda w=work, c=counter: w(c, data), bench.rounds)
             rows.append([str(mib), label, f"{rate / 1e9:.1f}", f"{taken / 1e9:.1f}", f"{taken / rate:.2f}"])
     return table(["MiB a block", "way", "copy alone GB/s", "to a sketch GB/s", "ratio"], rows)
@@ -136,17 +151,18 @@ def _pinned(block: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     return _KEPT[block]
 
 
-def _from_pinned(counter: GpuCounter, data: np.ndarray) -> None:
+def _from_pinned(counter: AnyCounter, data: np.ndarray) -> None:
     """As a reader would that fills the blocks at no cost: they hold what the last round left there."""
     done = 0
     while done < data.size:
-        room = counter.buffer()
-        counter.commit(room.size)
+        room = counter.room()
+        assert room is not None
+        counter.add(room)
         done += room.size
     counter.sketch()
 
 
-def _from_memory(counter: GpuCounter, data: np.ndarray) -> None:
+def _from_memory(counter: AnyCounter, data: np.ndarray) -> None:
     for start in range(0, data.size, 1 << 20):
         counter.add(data[start : start + (1 << 20)])
     counter.sketch()
@@ -173,8 +189,8 @@ def files(bench: Bench) -> str:
         file.flush()
         for threads in (1, 2, 4, 8, 16):
             rates = []
-            for make in (lambda: Counter(DTYPES["BF16"]), lambda: GpuCounter(DTYPES["BF16"])):
-                counters = [make() for _ in range(threads)]
+            for device in ("cpu", "cuda"):
+                counters = [make_counter(DTYPES["BF16"], device) for _ in range(threads)]
                 work = partial(_read_all, file.fileno(), bench.nbytes, counters)
                 rates.append(bench.nbytes / _wall(work, 5) / 1e9)
             rows.append([str(threads), *(f"{r:.1f}" for r in rates)])
@@ -186,7 +202,7 @@ def _read_all(fd: int, nbytes: int, counters: list) -> None:
     places = iter(range(0, nbytes, 16 << 20))
     lock = threading.Lock()
 
-    def run(counter: Counter | GpuCounter) -> None:
+    def run(counter: AnyCounter) -> None:
         while True:
             with lock:
                 start = next(places, None)
@@ -202,12 +218,13 @@ def _read_all(fd: int, nbytes: int, counters: list) -> None:
 _BUFFERS = threading.local()
 
 
-def _read(fd: int, start: int, stop: int, counter: Counter | GpuCounter) -> None:
+def _read(fd: int, start: int, stop: int, counter: AnyCounter) -> None:
     while start < stop:
         if isinstance(counter, GpuCounter):
-            room = counter.buffer()[: stop - start]
-            got = os.preadv(fd, [room], start)
-            counter.commit(got)
+            room = counter.room()
+            assert room is not None
+            got = os.preadv(fd, [room[: stop - start]], start)
+            counter.add(room[:got])
         else:
             if not hasattr(_BUFFERS, "one"):
                 _BUFFERS.one = np.empty(1 << 20, np.uint8)
@@ -276,6 +293,56 @@ def merges(bench: Bench) -> str:
     return table(["rule", "models", "GB/s", "of copy"], rows)
 
 
+def rows(bench: Bench) -> str:
+    """Rows, columns and neighbours of bf16 matrices that lie on the GPU, and of one core of the CPU."""
+    made = []
+    for columns in (1024, 4096, 14336, 65536):
+        matrix = Matrix(bench.nbytes // 2 // columns, columns)
+        data = filled("gauss", torch.bfloat16, matrix.elements).view(torch.uint8)
+        tally = CodeTally(16, CUDA)
+        measure = partial(measure_rows, data, "bf16", None, columns, matrix.band)
+
+        def both(tally: CodeTally = tally, data: torch.Tensor = data, measure: Callable = measure) -> None:
+            tally.add(data)
+            measure()
+
+        rates = [data.nbytes / seconds(work, bench.rounds) / 1e9 for work in (measure, both)]
+        band = data[: matrix.start(1) * 2].cpu().numpy().view(np.uint16)
+        rate = band.nbytes / _wall(partial(_rows_of_the_cpu, band, columns), 15)
+        made.append([f"x {columns:,}", *(f"{r:,.1f}" for r in rates), f"{rate / 1e9:.2f}"])
+    return table(["matrix", "sums GB/s", "sums and counts GB/s", "sums, a core of the CPU GB/s"], made)
+
+
+def _rows_of_the_cpu(values: np.ndarray, columns: int) -> None:
+    of_rows, of_columns = np.empty((2, values.size // columns)), np.empty((2, columns))
+    work = np.empty(rows_on_cpu.WORK, np.float32)
+    rows_on_cpu.measure_rows(values, columns, work, of_rows, of_columns, np.empty(2))
+
+
+def observe(bench: Bench) -> str:
+    """A model of bf16 that lies on the GPU, as `engine.observe` counts it; by the clock."""
+    side, made = 4096, []
+    for count in (1, max(1, bench.nbytes // (2 * side * side))):
+        weights = {f"{n}.weight": filled("gauss", torch.bfloat16, side * side) for n in range(count)}
+        nbytes = sum(w.nbytes for w in weights.values())
+        taken = _wall(partial(observe_all, weights), 5)
+        made.append([str(count), f"{nbytes / 1e9:.2f}", f"{1e3 * taken:.1f}", f"{nbytes / taken / 1e9:,.0f}"])
+    return table(["matrices of 4096 x 4096", "GB", "ms", "GB/s"], made)
+
+
+def commands(bench: Bench) -> str:
+    """Whole commands on both devices."""
+    return compare("tinyllama-1.1b", 3, (1, 0), ("cpu", "cuda"))
+
+
+def tests(bench: Bench) -> str:
+    """The tests of the kernels and of the commands, on this device."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", "tests/gpu"]
+    run = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    said = [line for line in run.stdout.splitlines() if " passed" in line or line.startswith("FAILED")]
+    return "\n".join(said or run.stdout.splitlines()[-20:]) + "\n"
+
+
 def _first_use() -> float:
     """Seconds of a compilation, of which a process pays one for each kernel that it uses."""
     began = time.perf_counter()
@@ -285,8 +352,9 @@ def _first_use() -> float:
 
 
 PARTS = {
-    "counting": counting, "floats": floats, "host": host, "files": files, "products": products,
-    "differences": differences, "merges": merges,
+    "tests": tests, "counting": counting, "floats": floats, "rows": rows, "host": host, "files": files,
+    "products": products, "differences": differences, "merges": merges, "observe": observe,
+    "commands": commands,
 }  # fmt: skip
 
 
@@ -297,8 +365,6 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=2.0, help="bytes of the inputs")
     parser.add_argument("--rounds", type=int, default=15)
     a = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit("there is no GPU")
     bench = Bench(a.gib, a.rounds)
     print(preamble() + machine())
     print(f"Compiling the kernel of 16-bit patterns takes {_first_use():.2f} s.")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.verbs.look import ls, show
     from engine.verbs.merge import merge
     from engine.verbs.nearest import nearest
+    from engine.verbs.observe import observe
     from engine.verbs.pack import pack
     from engine.verbs.paper import paper
     from engine.verbs.plot import plot
@@ -49,6 +50,7 @@ __all__ = [
     "ls",
     "merge",
     "nearest",
+    "observe",
     "pack",
     "paper",
     "plot",
@@ -74,6 +76,7 @@ _HOMES = {
     "ls": "look",
     "merge": "merge",
     "nearest": "nearest",
+    "observe": "observe",
     "pack": "pack",
     "paper": "paper",
     "plot": "plot",

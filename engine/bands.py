@@ -140,7 +140,7 @@ def combine_bands(a: Bands, b: Bands) -> Bands:
         raise ValueError(f"cannot combine bands of {a.matrix} and {b.matrix}")
     if a.broken or b.broken:
         return Bands(a.matrix, broken=True)
-    gathered = _Gathered(a.matrix)
+    gathered = Gathered(a.matrix)
     for part in (a, b):
         gathered.across += part.across
         gathered.down += part.down
@@ -206,7 +206,7 @@ class BandCounter:
     """
 
     def __init__(self, matrix: Matrix, first: int) -> None:
-        self._gathered = _Gathered(matrix)
+        self._gathered = Gathered(matrix)
         self._matrix, self._next = matrix, first
         self._begun = first  # of what lies in the buffer
         self._buffer: Values | None = None
@@ -245,8 +245,12 @@ class BandCounter:
         return self._gathered.bands(())
 
 
-class _Gathered:
-    """What is being put together."""
+class Gathered:
+    """What is being put together.
+
+    Args:
+        matrix: what it is of.
+    """
 
     def __init__(self, matrix: Matrix) -> None:
         self.matrix = matrix
@@ -256,12 +260,25 @@ class _Gathered:
         self._loose: list[Loose] = []
 
     def measure(self, band: int, values: Values) -> None:
-        """Take a whole band."""
+        """Take a whole band, and measure it."""
         found = _measure(self.matrix, values)
         if found is None:
             self.broken = True
-            return
-        of_rows, of_columns, across, down = found
+        else:
+            self._put(band, values, *found)
+
+    def take(
+        self, band: int, values: Values, of_rows: F64, of_columns: F64, across: float, down: float
+    ) -> None:
+        """Take a whole band that was measured in float32 elsewhere; see `engine.kernels.rows`."""
+        if _is_precise(of_rows, values):
+            self._put(band, values, of_rows, of_columns, across, down)
+        else:
+            self.measure(band, values)
+
+    def _put(
+        self, band: int, values: Values, of_rows: F64, of_columns: F64, across: float, down: float
+    ) -> None:
         self.across += _units(across)
         self.down += _units(down)
         columns = self.matrix.columns

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bands import Bands, combine_bands
+from engine.bands import Bands, Values, combine_bands
 from engine.errors import TaskError
 from engine.kernels import cpu
 from engine.near import NOWHERE, Near
 from engine.nouns.dtypes import CODINGS, Coding, Dtype, code_table
+from engine.nouns.matrices import Matrix
 
 U64 = NDArray[np.uint64]
 
@@ -165,6 +166,13 @@ class Counter:
         if self.coding.size == 256:
             return np.zeros((8, 256), np.uint32)
         return np.zeros((LANES[self.coding.name], 65536), np.uint32)
+
+    def room(self) -> None:
+        """Where the next elements should be read to: it does not matter."""
+
+    def measure(self, matrix: Matrix, first: int) -> bool:
+        """Whether it finds out bands too; others must do that."""
+        return False
 
     def add(self, block: NDArray[np.uint8]) -> None:
         """Count a block of whole little-endian elements, as bytes."""
@@ -322,6 +330,13 @@ def as_f32(data: NDArray[np.uint8], dtype: Dtype) -> NDArray[np.float32]:
             return data.view("<f2").astype(np.float32)
     small: NDArray[np.float32] = code_table(dtype.coding.name).value.astype(np.float32)[data]
     return small
+
+
+def as_values(data: NDArray[np.uint8], dtype: Dtype) -> Values:
+    """Elements as bands take them: patterns of 16 bits as they are, others as float32."""
+    if dtype.bits == 16:
+        return data.view(np.uint16 if dtype.name == "BF16" else np.int16)
+    return as_f32(data, dtype)
 
 
 def _from_codes(coding: Coding, codes: NDArray[np.uint16], n: U64) -> tuple[int, float, float]:

@@ -32,6 +32,7 @@ def main(path: Path, ray: str | None) -> int:
         exclude=config.tensors.exclude,
         ray=ray or config.run.ray,
         workers=config.run.workers,
+        device=config.run.device,
         ranges=config.run.ranges,
     )
     for subject in report.subjects:

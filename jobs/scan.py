@@ -37,6 +37,7 @@ def main(path: Path, ray: str | None) -> int:
         exact=config.exact,
         ray=ray or config.run.ray,
         workers=config.run.workers,
+        device=config.run.device,
         ranges=config.run.ranges,
         listener=tell,
     )

@@ -154,7 +154,7 @@ class Alone:
         import torch
 
         self.device = torch.device("cpu")
-        self.state, self.kept, self.told = state, [], []
+        self.state, self.kept, self.told, self.seen = state, [], [], []
 
     def wrap(self, model: Any) -> Any:
         return model
@@ -169,6 +169,9 @@ class Alone:
 
     def tell(self, step: int, metrics: dict[str, float]) -> None:
         self.told.append((step, metrics))
+
+    def observe(self, step: int, weights: dict[str, Any]) -> None:
+        self.seen.append((step, {name: value.clone() for name, value in weights.items()}))
 
     def losses(self) -> list[float]:
         return [m["loss"] for _, m in self.told if "loss" in m]

@@ -13,7 +13,7 @@ import typer
 
 from engine.cli import options
 from engine.cli.listeners import listening
-from engine.cli.options import Format, parse_size
+from engine.cli.options import Device, Format, parse_size
 from engine.cli.output import printable, say
 from engine.cli.render import nbytes
 from engine.cli.startup import reading_ahead
@@ -56,6 +56,7 @@ def delta(
     ] = None,
     memory: options.Memory = None,
     ranges: options.Ranges = RANGES,
+    device: options.On = Device.AUTO,
     ray: options.Ray = None,
     per_gpu: options.PerGpu = 1,
     task_seconds: options.TaskSeconds = None,
@@ -91,7 +92,7 @@ def delta(
         stack.enter_context(reading_ahead([*(uris or ()), *([base] if base else ())]))
         listener = stack.enter_context(listening(events, quiet=quiet))
         runs = partial(choose_executor, ray, workers, per_gpu=per_gpu, task_seconds=task_seconds)
-        executor = stack.enter_context(runs(listener=listener))
+        executor = stack.enter_context(runs(device=device.value, listener=listener))
         first, tuned = (uris[0], uris[1:]) if uris else (base, [])
         try:
             report = run(

@@ -39,6 +39,7 @@ def job(
     ] = None,
     ray: options.Ray = None,
     workers: options.Workers = None,
+    device: options.Instead = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Find and open what would be scanned, and do no more.")
     ] = False,
@@ -95,6 +96,7 @@ def job(
                 warehouse=warehouse,
                 ray=ray,
                 workers=workers,
+                device=device.value if device else None,
                 dry_run=dry_run,
                 resume=resume,
                 listener=listener,

@@ -19,6 +19,7 @@ from engine.nouns.events import (
     Judged,
     Listener,
     NoWorkers,
+    Placed,
     RunBegun,
     RunEnded,
     TaskRetried,
@@ -55,8 +56,8 @@ def listening(
     with ExitStack() as stack:
         drawn = (draw or progress)(quiet=quiet or events == "-")  # a bar would wrap the lines
         listeners = [stack.enter_context(drawn), stack.enter_context(recording(events))]
-        if log and not quiet and not sys.stderr.isatty() and events != "-":
-            listeners.append(logging_to(sys.stderr))
+        if not quiet and not sys.stderr.isatty() and events != "-":
+            listeners.append(logging_to(sys.stderr) if log else placing_to(sys.stderr))
         yield together(*(listener for listener in listeners if listener is not None))
 
 
@@ -100,6 +101,19 @@ def _lines(file: TextIO, name: str) -> Listener:
     return write
 
 
+def placing_to(file: TextIO) -> Listener:
+    """Write where it is counted, if that is not where it always is; each sentence once."""
+    said: set[str] = set()
+
+    def write(event: Event) -> None:
+        if isinstance(event, Placed) and event.text not in said:
+            said.add(event.text)
+            file.write(printable(event.text) + "\n")
+            file.flush()
+
+    return write
+
+
 def logging_to(file: TextIO) -> Listener:
     """Write a line for each checkpoint, and for what went wrong on the way: for logs, not for terminals."""
 
@@ -118,6 +132,8 @@ def logging_to(file: TextIO) -> Listener:
                 )
             case NoWorkers():
                 text = f"waiting   no worker has come in {event.seconds:.0f} s"
+            case Placed():
+                text = f"device    worker {event.worker}: {event.text}"
             case WorkerLost():
                 text = f"lost      worker {event.worker}: {event.reason}"
             case TaskRetried():

@@ -12,6 +12,14 @@ from engine.errors import ConfigError
 from engine.nouns import sizes
 
 
+class Device(StrEnum):
+    """Where workers count."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class Format(StrEnum):
     """How an answer is printed."""
 
@@ -43,6 +51,14 @@ Ray = Annotated[
         metavar="local|auto|ADDRESS",
         help="Run on Ray: on a private cluster, on the one that this machine belongs to, or on another.",
     ),
+]
+On = Annotated[
+    Device,
+    typer.Option("--device", help="Where each worker counts; auto takes a GPU that it sees, from 16 GB on."),
+]
+Instead = Annotated[
+    Device | None,
+    typer.Option("--device", help="Where each worker counts or trains; in place of the configuration's."),
 ]
 PerGpu = Annotated[int, typer.Option(min=1, help="Actors on each GPU of a Ray cluster.")]
 TaskSeconds = Annotated[

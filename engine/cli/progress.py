@@ -15,6 +15,7 @@ from engine.nouns.events import (
     Judged,
     Listener,
     NoWorkers,
+    Placed,
     Planned,
     TaskDone,
     Waiting,
@@ -66,6 +67,7 @@ class _Drawing:
         self._census: TaskID | None = None
         self._found = self._judged = self._workers = self._planned = self._read = 0
         self._said = False
+        self._placed: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -80,6 +82,9 @@ class _Drawing:
                 self._say(f"waiting for the warehouse, held by {event.holder}")
             case NoWorkers():
                 self._say(f"no worker has come in {event.seconds:.0f} s")
+            case Placed() if event.text not in self._placed:
+                self._placed.add(event.text)
+                self._say(event.text)
             case WorkerJoined():
                 self._workers += 1
             case WorkerLost():

@@ -14,7 +14,7 @@ import typer
 
 from engine.cli import options
 from engine.cli.listeners import listening
-from engine.cli.options import Format, parse_size
+from engine.cli.options import Device, Format, parse_size
 from engine.cli.output import complain, printable, say
 from engine.cli.progress import progress
 from engine.cli.render import cell, nbytes, print_table
@@ -70,6 +70,7 @@ def scan(
     chunk_size: Annotated[str, typer.Option(help="How much one read asks for.", metavar="SIZE")] = "1MiB",
     memory: options.Memory = None,
     ranges: options.Ranges = RANGES,
+    device: options.On = Device.AUTO,
     ray: options.Ray = None,
     per_gpu: options.PerGpu = 1,
     task_seconds: options.TaskSeconds = None,
@@ -100,7 +101,7 @@ def scan(
         **sizes,
     }
     if dry_run:
-        _dry_run(uris, form, {**common, "workers": workers, "ray": ray})
+        _dry_run(uris, form, {**common, "workers": workers, "ray": ray, "device": device.value})
         return
     common |= {"warehouse": warehouse, "name": name, "exact": exact, "force": force}
     from engine.execution.choose import choose_executor
@@ -109,7 +110,7 @@ def scan(
         stack.enter_context(reading_ahead(uris))
         listener = stack.enter_context(listening(events, quiet=quiet))
         runs = partial(choose_executor, ray, workers, per_gpu=per_gpu, task_seconds=task_seconds)
-        executor = stack.enter_context(runs(listener=listener))
+        executor = stack.enter_context(runs(device=device.value, listener=listener))
         reports, failures = _scan_all(uris, {**common, "executor": executor, "listener": listener})
     hint = "; what is not i.i.d.: gaussmeter sql iid" if iid or spectrum else ""
     _report(reports, failures, form if form is Format.JSON or not quiet else None, warehouse, hint)

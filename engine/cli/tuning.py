@@ -34,6 +34,7 @@ def tune(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Name the runs, and do no more.")] = False,
     ray: options.Ray = None,
+    device: options.Instead = None,
     events: options.Events = None,
     form: options.As = Format.TABLE,
     quiet: options.Quiet = False,
@@ -50,7 +51,13 @@ def tune(
     with listening(events, quiet=quiet, log=True, draw=run_progress) as listener:
         try:
             report = run(
-                config, warehouse=warehouse, ray=ray, resume=resume, dry_run=dry_run, listener=listener
+                config,
+                warehouse=warehouse,
+                ray=ray,
+                device=device.value if device else None,
+                resume=resume,
+                dry_run=dry_run,
+                listener=listener,
             )
         except KeyboardInterrupt as stopped:
             message = "interrupted; --resume goes on from the last checkpoints"

@@ -41,4 +41,6 @@ class MergeConfig(Job):
             raise ValueError("expected exactly one of merge, adapter")
         if self.base is not None and self.adapter is None:
             raise ValueError("base: goes with adapter; under merge it is base_model")
+        if self.run.device == "cuda":
+            raise ValueError("run.device: a merge has none: it reads and writes, and counts on the way")
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -23,6 +23,7 @@ Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 Place = Annotated[str, Field(min_length=1)]
 Patterns = tuple[str, ...]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Device = Literal["auto", "cpu", "cuda"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -50,6 +51,7 @@ class Run(Part):
     Attributes:
         ray: `local`, `auto` or an address; None for the threads of one process.
         workers: how many.
+        device: where each counts: `cpu`, `cuda`, or `auto`, which takes a GPU that it sees.
         per_gpu: actors on each GPU.
         gpu: whether each actor asks for a GPU; by default if the cluster has some. With `workers`, a cluster
             that grows is made to grow.
@@ -62,6 +64,7 @@ class Run(Part):
 
     ray: str | None = None
     workers: Annotated[int, Field(gt=0)] | None = None
+    device: Device = "auto"
     per_gpu: Annotated[int, Field(gt=0)] = 1
     gpu: bool | None = None
     memory: Size | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from engine.config.parts import Name, Part, Place
+from engine.config.parts import Device, Name, Part, Place
 from engine.nouns.defaults import WAREHOUSE
 from engine.nouns.glue import GLUE
 from engine.nouns.tuning import METHODS, MODULES, RANKED
@@ -164,6 +164,8 @@ class TuneRun(Part):
         ray: `local` (a private cluster of this machine's cores), `auto` or an address.
         workers: of each run.
         gpu: whether each worker has a GPU; by default if the cluster has some.
+        device: the same in the words of other jobs, and where dW is counted: `cpu`, `cuda` (each worker has a
+            GPU) or `auto`.
         threads: of each worker; by default its share of the cores.
         parallel: runs at once; by default as many as there are resources for.
         failures: how often lost workers of a run are replaced.
@@ -173,10 +175,22 @@ class TuneRun(Part):
     ray: str = "local"
     workers: _Positive = 1
     gpu: bool | None = None
+    device: Device = "auto"
     threads: _Positive | None = None
     parallel: _Positive | None = None
     failures: _Count = 3
     sharding: Literal["ddp", "fsdp"] = "ddp"
+
+    @model_validator(mode="after")
+    def _one_device(self) -> TuneRun:
+        if self.gpu is not None and self.device != "auto" and self.gpu != (self.device == "cuda"):
+            raise ValueError(f"device: {self.device} contradicts gpu: {str(self.gpu).lower()}")
+        return self
+
+    @property
+    def on_gpus(self) -> bool | None:
+        """Whether each worker has a GPU; None if the cluster decides."""
+        return self.gpu if self.device == "auto" else self.device == "cuda"
 
 
 def _named(key: str) -> BeforeValidator:
@@ -202,6 +216,7 @@ class TuneConfig(Part):
         train: for all runs.
         run: how it is run.
         measure: whether dW is counted at the end of each run.
+        observe: updates between two countings of what learns, each a subject `RUN@UPDATE`; 0 for none.
     """
 
     job: Literal["tune"]
@@ -219,6 +234,7 @@ class TuneConfig(Part):
     train: Rates = Rates()
     run: TuneRun = TuneRun()
     measure: bool = True
+    observe: _Count = 0
 
     @model_validator(mode="after")
     def _all_differ(self) -> TuneConfig:
@@ -230,4 +246,6 @@ class TuneConfig(Part):
             twice = next((label for label in labels if labels.count(label) > 1), None)
             if twice is not None:
                 raise ValueError(f"{key}: two are called {twice!r}; give one of them a label")
+        if self.observe and self.run.sharding == "fsdp":
+            raise ValueError("observe: weights that workers share are nowhere whole; see run.sharding")
         return self

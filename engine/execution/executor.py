@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
+from engine.device.choosing import might_count
 from engine.nouns.tasks import Task
 
 Outcome = TypeVar("Outcome")
@@ -80,10 +81,16 @@ class Executor(ABC):
     Attributes:
         workers: how many tasks run at once.
         worker_bytes: memory of a worker apart from its tasks; 0 where it is a thread.
+        device: what workers are asked to count on, one of `engine.device.choosing.DEVICES`.
     """
 
     workers: int
     worker_bytes: int = 0
+    device: str = "cpu"
+
+    def might_count(self, device: str) -> bool:
+        """Whether a worker might count on a GPU, if it is asked for a device."""
+        return might_count(device)
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from threading import current_thread, local
 from typing import Generic
 
+from engine.device.choosing import choose
 from engine.execution.executor import IN_FLIGHT, Body, Done, Executor, Failed, MakeBody, Outcome, Pool
 from engine.nouns.tasks import Task
 
@@ -26,10 +27,16 @@ class InProcessExecutor(Executor):
 
     Args:
         workers: how many; None for one per core.
+        device: what they are asked to count on.
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
-        self.workers = workers or available_cores()
+    def __init__(self, workers: int | None = None, device: str = "cpu") -> None:
+        self.workers, self.device = workers or available_cores(), device
+        if device != "auto":
+            choose(device)
 
     @contextmanager
     def open(self, make_body: MakeBody[Outcome]) -> Iterator[Pool[Outcome]]:

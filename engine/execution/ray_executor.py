@@ -46,6 +46,7 @@ class RayExecutor(Executor):
         gpu: whether each asks for a GPU; None if the cluster has some. A cluster that adds nodes when they
             are asked for may have none yet.
         task_seconds: how long an attempt at a task may take; None learns it.
+        device: what each actor is asked to count on.
         listener: told of tasks and workers.
     """
 
@@ -59,6 +60,7 @@ class RayExecutor(Executor):
         per_gpu: int = 1,
         gpu: bool | None = None,
         task_seconds: float | None = None,
+        device: str = "cpu",
         listener: Listener = ignore,
     ) -> None:
         if per_gpu < 1:
@@ -66,9 +68,11 @@ class RayExecutor(Executor):
         if task_seconds is not None and task_seconds <= 0:
             raise ConfigError(f"the time limit of a task must be positive, not {task_seconds:g} s")
         self.address, self._wanted, self._per_gpu, self._gpu = address, workers, per_gpu, gpu
-        self._task_seconds, self._listener = task_seconds, listener
+        self._task_seconds, self._listener, self.device = task_seconds, listener, device
         self._resources: Resources | None = None
         self._cluster = ExitStack()
+        if address == LOCAL:
+            self._require(local_gpus())
 
     @property
     def workers(self) -> int:  # type: ignore[override]
@@ -89,6 +93,17 @@ class RayExecutor(Executor):
     def _with_gpus(self, resources: Resources) -> bool:
         return resources.gpus > 0 if self._gpu is None else self._gpu
 
+    def might_count(self, device: str) -> bool:
+        """See `Executor`; actors see the GPUs that Ray gives them."""
+        if device == "cpu" or self._gpu is False:
+            return False
+        return bool(self._gpu or (local_gpus() if self.address == LOCAL else self._connect().gpus))
+
+    def _require(self, gpus: float) -> None:
+        """Refuse to look for GPUs where it is known that actors get none."""
+        if self.device == "cuda" and not (gpus if self._gpu is None else self._gpu):
+            raise ConfigError(f"cannot count on a GPU: the Ray cluster {self.address} gives its actors none")
+
     def close(self) -> None:
         """Leave the cluster, or end the private one."""
         self._resources = None
@@ -98,6 +113,7 @@ class RayExecutor(Executor):
     def open(self, make_body: MakeBody[Outcome]) -> Iterator[Pool[Outcome]]:
         """See `Executor`."""
         resources = self._connect()
+        self._require(resources.gpus)
         options = self._options(resources)
         pool: _Actors[Outcome] = _Actors(
             make_body, self.workers, options, Dispatch(self._task_seconds), self._listener
@@ -204,6 +220,9 @@ class _Actors(Generic[Outcome]):
         try:
             hello: Hello = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, ConfigError):  # no other process of that machine would do better
+                raise cause from error
             self._stillborn += 1
             if self._stillborn >= _MOST_STILLBORN and not self._actors:
                 raise TaskError(f"no worker could be started: {_cause(error)}") from error

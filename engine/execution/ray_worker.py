@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import GaussmeterError, MissingError, TaskError
+from engine.errors import ConfigError, GaussmeterError, MissingError, TaskError
 from engine.execution.process import few_arenas, without_scipy, without_telemetry
 from engine.execution.ray_pieces import cut, whole
 
@@ -42,7 +42,10 @@ class RayWorker:
         """Make the task body of a function in pieces, and say who is there."""
         import ray
 
-        self._body = whole(make_body)()
+        try:
+            self._body = whole(make_body)()
+        except ConfigError as error:
+            raise ConfigError(f"{os.uname().nodename} {error.message}") from error
         here = ray.get_runtime_context()
         address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         node = f"{address}#{here.get_node_id()[:6]}"

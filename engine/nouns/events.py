@@ -72,6 +72,19 @@ class WorkerJoined:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """A worker counts on a GPU, or does so no longer as it was meant to.
+
+    Attributes:
+        worker: its name.
+        text: such as `counting on NVIDIA H100`, or that the GPU's memory does not suffice and what follows.
+    """
+
+    worker: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerLost:
     """A worker is gone: its process or its node died, or it did not answer."""
 
@@ -183,6 +196,7 @@ Event = (
     | TaskRetried
     | TaskFailed
     | WorkerJoined
+    | Placed
     | WorkerLost
     | NoWorkers
     | Waiting

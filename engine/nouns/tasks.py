@@ -312,8 +312,16 @@ class Part(Generic[Found_co]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Found_co]):
-    """What a task found: a few tens of kB, however many weights it read."""
+    """What a task found: a few tens of kB, however many weights it read.
+
+    Attributes:
+        key: the task's.
+        nbytes: bytes that it read.
+        parts: what it found.
+        notes: what its worker has to say of the device that it counts on, a sentence each.
+    """
 
     key: int
     nbytes: int
     parts: tuple[Part[Found_co], ...]
+    notes: tuple[str, ...] = ()

@@ -159,6 +159,7 @@ class Means:
         parallel: runs at once; 0 for as many as there are resources for.
         failures: how often lost workers of a run are replaced.
         sharding: `ddp` (each worker has the model) or `fsdp` (they share it).
+        observe: updates between two countings of what learns; 0 for none.
     """
 
     workers: int = 1
@@ -167,3 +168,4 @@ class Means:
     parallel: int = 0
     failures: int = 3
     sharding: str = "ddp"
+    observe: int = 0

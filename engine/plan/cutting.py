@@ -229,8 +229,9 @@ def base_bytes(checkpoint: Checkpoint, limits: Fitted) -> int:
 
 
 def process_bytes(checkpoint: Checkpoint, limits: Fitted) -> int:
-    """What each worker takes besides its task, if it is a process of its own."""
-    return limits.worker_bytes + _buffers(checkpoint, limits) if limits.worker_bytes else 0
+    """What each worker takes besides its task: most of it if it is a process of its own."""
+    own = limits.worker_bytes + _buffers(checkpoint, limits) if limits.worker_bytes else 0
+    return own + limits.device_bytes
 
 
 def _buffers(checkpoint: Checkpoint, limits: Fitted) -> int:

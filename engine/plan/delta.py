@@ -73,7 +73,8 @@ def plan_delta(
     fitted = _fit(pairings, parts, limits)
     tasks = tuple(_Cutter(pairings, fitted, refine).tasks(parts))
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES * len(pairings) if exact else 0)
-    projected = _base_bytes(pairings, fitted) + min(limits.workers, len(tasks)) * (each + fitted.worker_bytes)
+    each += fitted.worker_bytes + fitted.device_bytes
+    projected = _base_bytes(pairings, fitted) + min(limits.workers, len(tasks)) * each
     require_room(limits, projected, pairings[0].inventory.uri)
     plans = tuple(without_tasks(p.inventory, p.matches, projected) for p in pairings)
     return SharedPlan(tasks, offsets, plans, projected)

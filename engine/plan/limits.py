@@ -71,6 +71,8 @@ class Limits:
         ranges: how many requests at once read a distant checkpoint.
         range_bytes: how many bytes one of them asks for at the most.
         worker_bytes: memory of each worker apart from its task; 0 where workers are threads.
+        device: what workers are asked to count on.
+        device_bytes: memory that each takes more where it may count on a GPU.
     """
 
     workers: int = 1
@@ -81,6 +83,8 @@ class Limits:
     ranges: int = RANGES
     range_bytes: int = RANGE_BYTES
     worker_bytes: int = 0
+    device: str = "cpu"
+    device_bytes: int = 0
 
 
 def check_limits(limits: Limits) -> None:
@@ -115,6 +119,7 @@ class Fitted:
         range_bytes: how many bytes one request for a distant file asks for.
         worker_bytes: memory of each worker apart from its task.
         least_bytes: about how many bytes the last tasks read; None if all are of one size.
+        device_bytes: as in `Limits`.
     """
 
     workers: int
@@ -126,6 +131,7 @@ class Fitted:
     range_bytes: int
     worker_bytes: int = 0
     least_bytes: int | None = None
+    device_bytes: int = 0
 
     def next_bytes(self, left: int) -> int:
         """About how many bytes the next task reads, when so many are left."""
@@ -169,6 +175,7 @@ def fit(limits: Limits, pending: int, *, distant: bool) -> Fitted:
         max(8, largest // 8 * 8),
         limits.worker_bytes,
         max(SMALLEST_TASK, largest * limits.ranges) if shrinking else None,
+        limits.device_bytes,
     )
 
 

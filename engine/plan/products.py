@@ -70,7 +70,7 @@ def plan_adapters(
     tasks = tuple(Cutter(stocks, fitted, refine).tasks(jobs))
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES if exact else 0)
     projected = _base_bytes(stocks, tasks, fitted)
-    projected += min(limits.workers, len(tasks)) * (each + fitted.worker_bytes)
+    projected += min(limits.workers, len(tasks)) * (each + fitted.worker_bytes + fitted.device_bytes)
     require_room(limits, projected, stocks[0].inventory.uri)
     plans = tuple(without_tasks(s.inventory, s.changes, projected) for s in stocks)
     return SharedPlan(tasks, offsets, plans, projected)

@@ -4,32 +4,40 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
+from engine.device.worker import Device
 from engine.nouns.tasks import Outcome, Part, Product, Task
 from engine.sketch import Sketch
 from engine.statistics.refinement import Refinement
 from engine.tasks.blocks import BlockReader
-from engine.tasks.forming import Former, Held
+from engine.tasks.forming import Former, Held, only_factors
 from engine.tasks.sinks import Sink, Sinks
 
 Found = Sketch | Refinement
 
 
 class AdapterBody:
-    """Runs the tasks of adapters."""
+    """Runs the tasks of adapters.
 
-    def __init__(self) -> None:
+    Args:
+        device: where it is counted.
+    """
+
+    def __init__(self, device: Device) -> None:
         self._reader = BlockReader()
-        self._sinks = Sinks()
+        self._sinks = Sinks(device)
         self._former = Former()
 
     def __call__(self, task: Task) -> Outcome[Found]:
         """Count, or refine, every product of a task."""
-        sinks, self._sinks = self._sinks, Sinks()  # come back only when all went well
+        sinks, self._sinks = self._sinks, self._sinks.afresh()  # come back only when all went well
         found = _Findings(task, sinks)
 
         def count(product: Product, held: Held) -> None:
             sink = found.begin(product)
+            if sink.multiply(partial(only_factors, product, held)):
+                return
             for part in self._former.parts(product, held):
                 sink.add(part)
 

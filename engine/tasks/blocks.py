@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import numpy as np
@@ -14,6 +14,12 @@ from engine.storage.ahead import Buffers, Extent, read_ahead
 from engine.tasks.unpack import unpack
 
 Block = NDArray[np.uint8]
+Room = Callable[[Chunk], Block | None]
+"""Says where a chunk's next bytes are best read to; None for anywhere."""
+
+
+def _anywhere(chunk: Chunk) -> None:
+    """Leave it to the reader."""
 
 
 class BlockReader:
@@ -29,11 +35,12 @@ class BlockReader:
         self._buffer = np.empty(0, np.uint8)  # numpy asks for huge pages, where it is large
         self._whole = bytearray()
 
-    def read(self, task: Task) -> Iterator[tuple[Chunk, Iterator[Block]]]:
+    def read(self, task: Task, room: Room = _anywhere) -> Iterator[tuple[Chunk, Iterator[Block]]]:
         """Go through the chunks of a task in order.
 
         Args:
             task: what to read.
+            room: asked before each block of what is here and lies as it is counted.
 
         Yields:
             each chunk with its blocks, (n,) uint8, the bytes of whole elements; a block is valid until the
@@ -44,7 +51,7 @@ class BlockReader:
         """
         if len(self._buffer) < task.block_bytes:
             self._buffer = np.empty(task.block_bytes, np.uint8)
-        stored = self._near(task) if task.ahead is None else _far(task, self._buffers(task.ahead))
+        stored = self._near(task, room) if task.ahead is None else _far(task, self._buffers(task.ahead))
         for chunk in task.chunks:
             yield chunk, self._elements(chunk, task, stored)
         for _ in stored:  # to the end, where the files are looked at once more
@@ -83,7 +90,7 @@ class BlockReader:
             done += len(block)
         return whole
 
-    def _near(self, task: Task) -> Iterator[memoryview]:
+    def _near(self, task: Task, room: Room) -> Iterator[memoryview]:
         """Read what is here, one block after the other, with one file open at a time."""
         with ExitStack() as stack:
             current, reader = -1, None
@@ -95,18 +102,21 @@ class BlockReader:
                     current = chunk.file
                     reader = stack.enter_context(open_reader(task.files[current].uri))
                     reader.require(task.files[current])
-                yield from self._blocks(reader, chunk, task)
+                yield from self._blocks(reader, chunk, task, room)
             if reader is not None:
                 reader.require(task.files[current])
 
-    def _blocks(self, reader: Reader, chunk: Chunk, task: Task) -> Iterator[memoryview]:
-        view = memoryview(self._buffer.data)
-        for start in range(0, chunk.nbytes, task.block_bytes):
-            part = view[: min(task.block_bytes, chunk.nbytes - start)]
-            reader.read_into(part, chunk.offset + start)
+    def _blocks(self, reader: Reader, chunk: Chunk, task: Task, room: Room) -> Iterator[memoryview]:
+        done = 0
+        while done < chunk.nbytes:
+            own = room(chunk) if chunk.piece is None else None
+            view = memoryview((self._buffer if own is None else own).data)
+            part = view[: min(task.block_bytes, chunk.nbytes - done)]
+            reader.read_into(part, chunk.offset + done)
             if task.passing:
-                reader.forget(chunk.offset + start, len(part))
+                reader.forget(chunk.offset + done, len(part))
             yield part
+            done += len(part)
 
 
 def _aligned(block: Block) -> Block:

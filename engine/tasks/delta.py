@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.device.worker import Device
 from engine.kernels import differences
 from engine.nouns.tasks import Outcome, Part, Step, Task
 from engine.sketch import Sketch
@@ -25,18 +26,22 @@ Patterns = NDArray[np.unsignedinteger]
 
 
 class DeltaBody:
-    """Runs the tasks of a delta. Each difference is one IEEE subtraction in float32."""
+    """Runs the tasks of a delta. Each difference is one IEEE subtraction in float32.
 
-    def __init__(self) -> None:
+    Args:
+        device: where it is counted.
+    """
+
+    def __init__(self, device: Device) -> None:
         self._readers: list[BlockReader] = []
-        self._sinks = Sinks()
+        self._sinks = Sinks(device)
         self._subtract = Subtraction()
 
     def __call__(self, task: Task) -> Outcome[Found]:
         """Count, or refine, the differences of every step of a task."""
         while len(self._readers) < len(task.operands):
             self._readers.append(BlockReader(beside=True))
-        sinks, self._sinks = self._sinks, Sinks()  # come back only when all went well
+        sinks, self._sinks = self._sinks, self._sinks.afresh()  # come back only when all went well
         operands = [Operand(r, o) for r, o in zip(self._readers, task.operands, strict=False)]
         parts: list[Part[Found]] = []
         for step in task.steps:
@@ -83,8 +88,7 @@ class Subtraction:
         if infinity is not None and _are_same_and_finite(tuned.patterns, base.patterns, infinity):
             sink.add_zeros(out.size)
             return
-        if tuned.dtype == base.dtype == "BF16":
-            sink.add_bf16_differences(tuned.patterns, base.patterns)
+        if sink.subtract(tuned, base):
             return
         if self._base is None:
             self._base = base.floats()

@@ -262,14 +262,41 @@ class Sums:
             )
 
 
-def _prepare(term: Term, product: Product, held: Held) -> _Prepared:
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """A product as it is asked for: scale x (left @ right).
+
+    Attributes:
+        left: (rows, rank) float32.
+        right: (rank, columns) float32.
+        scale: rounded to float32.
+    """
+
+    left: Floats
+    right: Floats
+    scale: float
+
+
+def only_factors(product: Product, held: Held) -> Factors | None:
+    """What a change is the product of; None where it is more than one product."""
+    if product.make != "product" or product.base is not None or len(product.terms) != 1:
+        return None
+    return _factors(product.terms[0], product, held)
+
+
+def _factors(term: Term, product: Product, held: Held) -> Factors:
     left = _meant(term.left, held, *product.rows)
     if term.weights is not None:
         left = left * held.rows(term.weights, 0, 1)
-    rows, rank = left.shape
+    return Factors(left, _meant(term.right, held, 0, left.shape[1]), term.scale)
+
+
+def _prepare(term: Term, product: Product, held: Held) -> _Prepared:
+    factors = _factors(term, product, held)
+    rows, rank = factors.left.shape
     padded = np.zeros((-(-rows // products.TILE) * products.TILE, rank), np.float32)
-    padded[:rows] = left
-    right = np.ascontiguousarray(_meant(term.right, held, 0, rank))
+    padded[:rows] = factors.left
+    right = np.ascontiguousarray(factors.right)
     return _Prepared(padded.reshape(-1), products.strips_of(right), rank, np.float32(term.scale))
 
 

@@ -18,6 +18,7 @@ from engine.nouns.tasks import Sought
 from engine.sketch import Sketch
 from engine.statistics.magnitudes import from_halves, is_largest, largest, magnitude, number_of
 from engine.tasks.lockstep import Elements
+from engine.tasks.sinks import Form, are_bf16
 
 INFINITE = 0x7F80
 Band = tuple[Sought, Sought] | None
@@ -50,10 +51,18 @@ class BandSink:
         if self._band:
             lows.count_lows(patterns, self._first, self._second, self._lows)
 
-    def add_bf16_differences(self, tuned: NDArray[np.uint16], base: NDArray[np.uint16]) -> None:
+    def subtract(self, tuned: Elements, base: Elements) -> bool:
         """See `Sink`."""
+        if not are_bf16(tuned, base):
+            return False
         if self._band:
-            lows.count_bf16_lows(tuned, base, self._first, self._second, self._room, self._lows)
+            ends = self._first, self._second
+            lows.count_bf16_lows(tuned.patterns, base.patterns, *ends, self._room, self._lows)
+        return True
+
+    def multiply(self, factors: Form) -> bool:
+        """See `Sink`."""
+        return False
 
     def add_zeros(self, count: int) -> None:
         """See `Sink`."""

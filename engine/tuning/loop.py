@@ -43,6 +43,9 @@ class Session(Protocol):
     def tell(self, step: int, metrics: Metrics) -> None:
         """Say what was measured; only the first worker calls it."""
 
+    def observe(self, step: int, weights: State) -> None:
+        """Count weights as they are; likewise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
@@ -95,6 +98,7 @@ class Loop:
     Args:
         run: which.
         session: with whom.
+        observe: updates between two countings of what learns; 0 for none.
 
     Attributes:
         updates: how many it makes.
@@ -103,10 +107,11 @@ class Loop:
         head: those of the head among them.
     """
 
-    def __init__(self, run: RunSpec, session: Session) -> None:
+    def __init__(self, run: RunSpec, session: Session, observe: int = 0) -> None:
         from engine.tuning.methods import method_module
 
         self._run, self._session, self._method = run, session, method_module(run.method.name)
+        self._observe = observe
         models.quiet()
         self._tokenizer = models.load_tokenizer(run)
         self._feed = self._read(run.task.train, run.training.train_examples)[0]
@@ -148,6 +153,8 @@ class Loop:
             at.step += 1
             rate = rate_at(training, at.step - 1, self.updates)
             self._tell(at.step, {"loss": loss, "learning_rate": rate})
+            if self._observe and at.step % self._observe == 0 and self._session.rank == 0:
+                self._session.observe(at.step, state.learning(self.bare))
             if at.step % evaluate == 0 or at.step == self.updates:
                 self._evaluate(at)
             if (at.step % keep == 0 or at.ended) and at.step < self.updates:

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engine.device.live import Observed
 from engine.errors import ConfigError, GaussmeterError
 from engine.execution.ray_cluster import LOCAL, Resources, connected, first_line
 from engine.nouns.tuning import Means, RunSpec
@@ -61,6 +62,21 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What learns in a run, counted after an update.
+
+    Attributes:
+        run: its name.
+        step: after which update.
+        tensors: by name, as they were.
+    """
+
+    run: str
+    step: int
+    tensors: tuple[Observed, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A run is over.
 
@@ -75,7 +91,7 @@ class Finished:
     reason: str = ""
 
 
-Message = Begun | Stepped | Finished
+Message = Begun | Stepped | Seen | Finished
 
 
 _PRIVATE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}  # nobody takes nodes away from a cluster of one
@@ -127,9 +143,7 @@ class Trainer:
             )
         parallel = max(1, min(means.parallel or room // means.workers, room // means.workers, runs))
         spare = int(has.cpus // (means.workers * parallel))
-        return Means(
-            means.workers, on_gpu, means.threads or max(1, spare), parallel, means.failures, means.sharding
-        )
+        return replace(means, gpu=on_gpu, threads=means.threads or max(1, spare), parallel=parallel)
 
     def train(self, runs: Sequence[RunSpec], means: Means) -> Iterator[Message]:
         """Train all runs; a run that fails does not stop the others.
@@ -161,6 +175,10 @@ class Board:
     def step(self, run: str, steps: list[tuple[int, Metrics]]) -> None:
         """Hear what was measured."""
         self._messages += (Stepped(run, step, metrics) for step, metrics in steps)
+
+    def observe(self, run: str, step: int, tensors: tuple[Observed, ...]) -> None:
+        """Hear what was counted."""
+        self._messages.append(Seen(run, step, tensors))
 
     def take(self) -> list[Message]:
         """Everything since the last time."""

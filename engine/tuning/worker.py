@@ -15,6 +15,7 @@ import torch
 from ray.train import Checkpoint, get_checkpoint, get_context, report
 from ray.train.torch import get_device, prepare_model
 
+from engine.device.live import observe_all
 from engine.nouns.tuning import Means, RunSpec
 from engine.tuning.loop import Loop, State
 from engine.tuning.metrics import Metrics
@@ -35,7 +36,7 @@ def train_run(config: dict[str, Any]) -> dict[str, Any] | None:
     session = _Session(run, config["means"], config["board"])
     if not session.device.type.startswith("cuda"):
         torch.set_num_threads(max(config["means"].threads, 1))
-    loop = Loop(run, session)
+    loop = Loop(run, session, config["means"].observe)
     session.begin(loop.updates)
     learnt = loop.train()
     _save(loop, Path(run.folder), session.rank)
@@ -114,6 +115,9 @@ class _Session:
         self._history.append((step, metrics))
         if time.monotonic() - self._told > _PAUSE:
             self.flush()
+
+    def observe(self, step: int, weights: State) -> None:
+        ray.get(self._board.observe.remote(self._run.name, step, observe_all(weights)))  # one at a time
 
     def flush(self) -> None:
         """Send what is waiting."""

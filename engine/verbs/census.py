@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from engine.errors import TaskError
@@ -76,6 +77,7 @@ def census(
     force: bool = False,
     ray: str | None = None,
     workers: int | None = None,
+    device: str = "auto",
     executor: Executor | None = None,
     task_bytes: int | None = None,
     memory_bytes: int | None = None,
@@ -103,6 +105,7 @@ def census(
         force: scan again even what has not changed, and what was refused.
         ray: as for `engine.scan`.
         workers: likewise.
+        device: likewise; `auto` takes a GPU whatever there is to count, which is not known.
         executor: likewise.
         task_bytes: likewise.
         memory_bytes: likewise, for each checkpoint.
@@ -125,7 +128,7 @@ def census(
         before = known(connection, spec, deep)
     with ExitStack() as stack:
         if executor is None:
-            executor = stack.enter_context(choose_executor(ray, workers, listener=listener))
+            executor = stack.enter_context(choose_executor(ray, workers, device=device, listener=listener))
         limits = limits_of(executor, task_bytes=task_bytes, memory_bytes=memory_bytes, ranges=ranges)
         judge = _Judge(store, spec, listener)
         options = Options(selection, exact, deep, force, spec)
@@ -135,20 +138,20 @@ def census(
             begin = None if dry_run else entrance.begin
             feed = CensusFeed(opener, begin, Scribe(store, listener), judge.hear, budget.seconds)
             try:
-                _run(feed, executor)
+                _run(feed, executor, limits.device)
             finally:
                 if not dry_run:
                     judge.flush()
     return CensusReport(tuple(judge.entries), time.monotonic() - began)
 
 
-def _run(feed: CensusFeed, executor: Executor) -> None:
+def _run(feed: CensusFeed, executor: Executor, device: str) -> None:
     """Begin, and start workers only when there is something to do."""
     try:
         while not feed.has_task() and not feed.ended():
             feed.wait(_PATIENCE)
         if not feed.ended():
-            with executor.open(CountBody) as pool:
+            with executor.open(partial(CountBody, device)) as pool:
                 drive(pool, feed)
     except (TaskError, KeyboardInterrupt):
         feed.stop()

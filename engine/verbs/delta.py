@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 from engine.errors import ConfigError
@@ -13,6 +14,7 @@ from engine.execution.choose import choose_executor
 from engine.execution.executor import Executor
 from engine.formats.adapters.opening import open_adapter
 from engine.formats.checkpoint import open_checkpoint, require_sound
+from engine.nouns.adapters import Adapter
 from engine.nouns.defaults import RANGES, WAREHOUSE
 from engine.nouns.events import Listener, ignore
 from engine.nouns.records import Checkpoint
@@ -92,6 +94,7 @@ def delta(
     strict: bool = False,
     workers: int | None = None,
     ray: str | None = None,
+    device: str = "auto",
     executor: Executor | None = None,
     exact: bool = False,
     include: Sequence[str] = (),
@@ -121,6 +124,7 @@ def delta(
         strict: refuse to go on if anything cannot be compared.
         workers: as for `engine.scan`.
         ray: likewise.
+        device: likewise.
         executor: likewise.
         exact: read everything a second time, so that filters and quantiles are exact too.
         include: shell patterns on the base's names.
@@ -142,27 +146,25 @@ def delta(
     began = time.monotonic()
     _require_sense(base, tuned, adapters, name)
     first = None if base is None else _opened(base)
+    opened, others = [open_adapter(str(a)) for a in adapters], [_opened(uri) for uri in tuned]
     selection = Selection(tuple(include), tuple(exclude))
     with ExitStack() as stack:
         if executor is None:
-            executor = stack.enter_context(choose_executor(ray, workers, listener=listener))
+            executor = stack.enter_context(choose_executor(ray, workers, device=device, listener=listener))
         limits = limits_of(
             executor,
             task_bytes=task_bytes,
             block_bytes=block_bytes,
             memory_bytes=memory_bytes,
             ranges=ranges,
+            nbytes=_work(first, others, opened),
         )
         made: Family
         if adapters:
-            made = adapter_family(
-                [open_adapter(str(a)) for a in adapters], first, selection, limits, exact=exact, strict=strict
-            )
+            made = adapter_family(opened, first, selection, limits, exact=exact, strict=strict)
         else:
             assert first is not None
-            made = checkpoint_family(
-                first, [_opened(uri) for uri in tuned], selection, limits, exact=exact, strict=strict
-            )
+            made = checkpoint_family(first, others, selection, limits, exact=exact, strict=strict)
         sources = [replace(s, name=name) for s in made.sources] if name else made.sources
         store = Warehouse(warehouse, listener=listener)
         means = Means(store, executor, limits, listener, exact, force)
@@ -189,6 +191,12 @@ def _opened(uri: str | Path) -> Checkpoint:
     checkpoint = open_checkpoint(str(uri))
     require_sound(checkpoint)
     return checkpoint
+
+
+def _work(base: Checkpoint | None, tuned: Sequence[Checkpoint], adapters: Sequence[Adapter]) -> int:
+    """About how many bytes are read, or formed: each dW in 32-bit floats."""
+    formed = sum(4 * prod(module.shape) for adapter in adapters for module in adapter.modules)
+    return formed + sum(c.nbytes for c in (*tuned, *([base] if base else [])))
 
 
 def _derived(connection: Connection, source: Source, standing: Standing) -> Derived:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from engine.errors import TaskError
@@ -77,7 +78,7 @@ def derive(
     plan: Callable[[Sequence[int], Sequence[Covered]], SharedPlan],
     means: Means,
     *,
-    body: MakeBody[Outcome[Any]] = CountBody,
+    body: MakeBody[Outcome[Any]] | None = None,
 ) -> tuple[list[Standing], int]:
     """Count what is missing of several subjects, in one reading of what they are made of.
 
@@ -85,7 +86,7 @@ def derive(
         sources: of the subjects.
         plan: plans some of them, by number, given what is counted of each.
         means: with what.
-        body: makes what runs the tasks.
+        body: makes what runs the tasks; None for counting on the device that the limits say.
 
     Returns:
         how each subject stood before, and how many bytes were read.
@@ -103,12 +104,13 @@ def derive(
         return standings, 0
     jobs = [_job(sources[number], standings[number], means) for number in missing]
     shared = plan(missing, [job.covered() for job in jobs])
+    made = body or partial(CountBody, means.limits.device)
     shares = [shared_bytes(task, shared.offsets) for task in shared.tasks]
     try:
         for number, job in enumerate(jobs):
             job.begin(shared.plans[number], [own[number] for own in shares if number in own])
         scribe = Scribe(means.store, means.listener)
-        _run(SharedFeed(jobs, shared.offsets, shared.tasks, scribe), means.executor, body)
+        _run(SharedFeed(jobs, shared.offsets, shared.tasks, scribe), means.executor, made)
     finally:
         for job in jobs:
             job.close()

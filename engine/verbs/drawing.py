@@ -27,7 +27,7 @@ class Subject:
     Attributes:
         subject_id: its number.
         name: its name.
-        kind: checkpoint, delta, adapter, merge or simulation.
+        kind: checkpoint, delta, adapter, merge, simulation or observation.
     """
 
     subject_id: int

@@ -11,7 +11,6 @@ from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
 from engine.config.jobs import JobConfig, parse_job
 from engine.config.merge_job import MergeConfig
-from engine.config.parts import Run
 from engine.config.report import ReportConfig
 from engine.config.strict import read_yaml
 from engine.config.tune import TuneConfig
@@ -41,6 +40,7 @@ def job(
     warehouse: str | Path | None = None,
     ray: str | None = None,
     workers: int | None = None,
+    device: str | None = None,
     dry_run: bool = False,
     resume: bool = False,
     listener: Listener = ignore,
@@ -52,6 +52,7 @@ def job(
         warehouse: in place of the configuration's.
         ray: likewise.
         workers: likewise.
+        device: likewise.
         dry_run: of a census: only find and open what would be scanned; of adaptation runs: only name them.
         resume: of adaptation runs: go on with those of this name that are there.
         listener: told what happens.
@@ -72,12 +73,22 @@ def job(
             settings = settings.model_copy(
                 update={"run": settings.run.model_copy(update={"workers": workers})}
             )
-        return tune(settings, warehouse=warehouse, ray=ray, resume=resume, dry_run=dry_run, listener=listener)
+        return tune(
+            settings,
+            warehouse=warehouse,
+            ray=ray,
+            device=device,
+            resume=resume,
+            dry_run=dry_run,
+            listener=listener,
+        )
     if resume:
         raise ConfigError("what is not adaptation runs resumes by itself; --resume goes with job: tune")
     if dry_run and not isinstance(settings, CensusConfig):
         raise ConfigError("only a census has a dry run")
     recipe: dict[str, Any] | None = None
+    if device is not None and isinstance(settings, (MergeConfig, ReportConfig)):
+        raise ConfigError(f"job: {settings.job} has no device: a scan, a delta and adaptation runs have")
     if isinstance(settings, MergeConfig):  # what is wrong with it is said before anything starts
         where = str(config) if isinstance(config, (str, Path)) else "the configuration"
         recipe, _ = read_recipe(settings, base, where)
@@ -85,7 +96,7 @@ def job(
     with only_one(place, settings.name):
         if isinstance(settings, ReportConfig):
             return report(*settings.subjects, output=settings.output, warehouse=place, listener=listener)
-        with _executor(settings.run, ray, workers, listener) as executor:
+        with _executor(settings, ray, workers, device, listener) as executor:
             done: CensusReport | DeltaReport | MergeReport
             if isinstance(settings, DeltaConfig):
                 done = _delta(settings, place, executor, listener)
@@ -107,14 +118,20 @@ def _load(path: str | Path) -> JobConfig:
 
 
 def _executor(
-    run: Run, ray: str | None, workers: int | None, listener: Listener
+    settings: CensusConfig | DeltaConfig | MergeConfig,
+    ray: str | None,
+    workers: int | None,
+    device: str | None,
+    listener: Listener,
 ) -> AbstractContextManager[Executor]:
+    run = settings.run
     return choose_executor(
         ray or run.ray,
         workers or run.workers,
         per_gpu=run.per_gpu,
         gpu=run.gpu,
         task_seconds=run.task_seconds,
+        device="cpu" if isinstance(settings, MergeConfig) else device or run.device,
         listener=listener,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.device.choosing import host_bytes, settled
 from engine.execution.executor import Executor
 from engine.nouns.defaults import RANGES
 from engine.plan import BLOCK_BYTES, Limits
@@ -15,8 +16,11 @@ def limits_of(
     block_bytes: int = BLOCK_BYTES,
     memory_bytes: int | None = None,
     ranges: int = RANGES,
+    nbytes: int | None = None,
 ) -> Limits:
-    """Gather the limits of a run; arguments as for `engine.scan`."""
+    """Gather the limits of a run; arguments as for `engine.scan`, and how many bytes there are, if known."""
+    device, processes = settled(executor.device, nbytes), executor.worker_bytes > 0
+    more = host_bytes(executor.workers, processes=processes) if executor.might_count(device) else 0
     return Limits(
         executor.workers,
         task_bytes,
@@ -25,4 +29,6 @@ def limits_of(
         page_cache_bytes(),
         ranges,
         worker_bytes=executor.worker_bytes,
+        device=device,
+        device_bytes=more,
     )

@@ -65,6 +65,7 @@ def scan(
     name: str | None = None,
     workers: int | None = None,
     ray: str | None = None,
+    device: str = "auto",
     executor: Executor | None = None,
     exact: bool = False,
     iid: bool = False,
@@ -89,7 +90,9 @@ def scan(
         name: the subject's name; by default taken from the place.
         workers: threads, or actors of Ray; by default one per core, or per GPU of a cluster that has some.
         ray: the Ray cluster that does it: `local` for a private one, `auto`, or an address.
-        executor: who does it, in place of `workers` and `ray`; stays open.
+        device: where each worker counts: `cpu`, `cuda`, or `auto`, which takes a GPU that the worker sees for
+            16 GB or more.
+        executor: who does it, in place of `workers`, `ray` and `device`; stays open.
         exact: read 32-bit floats a second time, so that filters and quantiles of them are exact too.
         iid: look at rows, columns and neighbours too. A checkpoint that was scanned without is read again,
             and what is new is added to its subject.
@@ -113,13 +116,14 @@ def scan(
     require_sound(checkpoint)
     with ExitStack() as stack:
         if executor is None:
-            executor = stack.enter_context(choose_executor(ray, workers, listener=listener))
+            executor = stack.enter_context(choose_executor(ray, workers, device=device, listener=listener))
         limits = limits_of(
             executor,
             task_bytes=task_bytes,
             block_bytes=block_bytes,
             memory_bytes=memory_bytes,
             ranges=ranges,
+            nbytes=checkpoint.nbytes,
         )
         return scan_checkpoint(
             checkpoint,
@@ -164,7 +168,7 @@ def scan_checkpoint(
             checkpoint, standing, exact=exact, iid=iid, limits=limits, listener=listener, journal=journal
         )
         plan = planned(job.covered())
-        _run(job, plan, executor, Scribe(store, listener))
+        _run(job, plan, executor, Scribe(store, listener), limits.device)
         nbytes_read = job.nbytes_read
     return ScanReport(
         subject_id=standing.subject_id,
@@ -179,13 +183,13 @@ def scan_checkpoint(
     )
 
 
-def _run(job: ScanJob, plan: Plan, executor: Executor, scribe: Scribe) -> None:
+def _run(job: ScanJob, plan: Plan, executor: Executor, scribe: Scribe, device: str) -> None:
     job.begin(plan)
     feed = _Alone(job, scribe)
     if feed.ended():
         return
     try:
-        with executor.open(CountBody) as pool:
+        with executor.open(partial(CountBody, device)) as pool:
             drive(pool, feed)
     except (TaskError, KeyboardInterrupt) as error:
         if not job.over:
@@ -259,6 +263,7 @@ def dry_run(
     *,
     workers: int | None = None,
     ray: str | None = None,
+    device: str = "auto",
     iid: bool = False,
     spectrum: int = 0,
     include: Sequence[str] = (),
@@ -269,16 +274,17 @@ def dry_run(
     ranges: int = RANGES,
 ) -> DryRun:
     """Plan a scan and do nothing; arguments and errors as for `scan`."""
-    with choose_executor(ray, workers) as executor:
+    checkpoint = open_checkpoint(str(uri))
+    require_sound(checkpoint)
+    with choose_executor(ray, workers, device=device) as executor:
         limits = limits_of(
             executor,
             task_bytes=task_bytes,
             block_bytes=block_bytes,
             memory_bytes=memory_bytes,
             ranges=ranges,
+            nbytes=checkpoint.nbytes,
         )
-    checkpoint = open_checkpoint(str(uri))
-    require_sound(checkpoint)
     wanted = Selection(tuple(include), tuple(exclude))
     plan = plan_scan(checkpoint, wanted, limits, {}, iid=depth(iid=iid, spectrum=spectrum))
     return DryRun(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from engine.errors import ConfigError, TaskError
 from engine.execution.executor import Done
 from engine.execution.fold import Fold, Partial
-from engine.nouns.events import Ended, Listener, Planned, TaskDone
+from engine.nouns.events import Ended, Listener, Placed, Planned, TaskDone
 from engine.nouns.matrices import as_matrix, measured_matrix, spectrum_matrix, why_unmeasured
 from engine.nouns.records import Checkpoint, Span, TensorInfo
 from engine.nouns.tasks import Outcome, Part, Task
@@ -160,6 +160,8 @@ class ScanJob:
         name, outcome = self.checkpoint.name, ended.outcome
         found = ((p, p.found) for p in outcome.parts)
         self._journal.add(Part(p.tensor, p.span, s) for p, s in found if isinstance(s, Sketch))
+        for note in outcome.notes:
+            self._listener(Placed(ended.worker, note))
         self._listener(TaskDone(ended.task.key, outcome.nbytes, name, ended.worker, ended.seconds))
         for part in outcome.parts:
             if isinstance(part.found, Sketch):

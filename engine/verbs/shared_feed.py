@@ -84,9 +84,11 @@ class SharedFeed:
         for part in ended.outcome.parts:
             number = bisect_right(self._offsets, part.tensor) - 1
             own.setdefault(number, []).append(replace(part, tensor=part.tensor - self._offsets[number]))
+        notes = ended.outcome.notes  # of all of them; said once
         for number, nbytes in shared_bytes(ended.task, self._offsets).items():
             parts = tuple(own.get(number, ()))
-            outcome: Outcome[Found] = Outcome(ended.task.key, nbytes, parts)
+            outcome: Outcome[Found] = Outcome(ended.task.key, nbytes, parts, notes)
+            notes = ()
             self._jobs[number].add(replace(ended, outcome=outcome))
 
     def _write(self) -> None:

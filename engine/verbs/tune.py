@@ -13,14 +13,16 @@ from typing import Any
 from engine.config.parts import named
 from engine.config.strict import examine_further, read_yaml, refusal
 from engine.config.tune import TuneConfig
+from engine.device.choosing import require_known
 from engine.errors import AlreadyRunning, ConfigError, GaussmeterError
 from engine.nouns.events import Listener, RunBegun, RunEnded, RunStepped, ignore
 from engine.nouns.tuning import Means, RunSpec
 from engine.tuning.fetching import fetched
 from engine.tuning.preflight import faults_of
 from engine.tuning.sweep import is_local, runs_of
-from engine.tuning.trainer import Begun, Finished, Message, Stepped, trainer
+from engine.tuning.trainer import Begun, Finished, Message, Seen, Stepped, trainer
 from engine.verbs.delta import delta
+from engine.verbs.observe import keep
 from engine.warehouse import runs as table
 from engine.warehouse.lock import only_one
 from engine.warehouse.rows import Connection
@@ -96,6 +98,7 @@ def tune(
     *,
     warehouse: str | Path | None = None,
     ray: str | None = None,
+    device: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
     listener: Listener = ignore,
@@ -106,6 +109,7 @@ def tune(
         config: its file; see `engine.config.tune`.
         warehouse: in place of the configuration's.
         ray: likewise.
+        device: likewise: `cuda` gives each worker a GPU, `cpu` none; `auto` takes what the cluster has.
         resume: go on with a sweep of this name that is there already; what is complete is not trained again.
         dry_run: only find out what would be trained.
         listener: told what happens.
@@ -120,6 +124,8 @@ def tune(
     """
     began = time.monotonic()
     settings = load_tune(config) if isinstance(config, (str, Path)) else _checked(config)
+    if device is not None:
+        settings = placed(settings, device)
     runs = runs_of(settings)
     place = warehouse or settings.warehouse
     if dry_run:
@@ -133,6 +139,17 @@ def tune(
         if left:
             done |= _Sweep(store, settings, left, listener).run(ray or settings.run.ray)
     return TuneReport(tuple(done[run.name] for run in runs), time.monotonic() - began)
+
+
+def placed(settings: TuneConfig, device: str) -> TuneConfig:
+    """The same on another device.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    require_known(device)
+    run = settings.run.model_copy(update={"device": device, "gpu": None})
+    return settings.model_copy(update={"run": run})
 
 
 def _require_libraries() -> None:
@@ -236,9 +253,10 @@ class _Sweep:
             parallel=wanted.parallel or 0,
             failures=wanted.failures,
             sharding=wanted.sharding,
+            observe=self._settings.observe,
         )
         with trainer(address) as made:
-            means = made.fit_means(means, wanted.gpu, len(self._runs))
+            means = made.fit_means(means, wanted.on_gpus, len(self._runs))
             with self._store.writing() as connection:
                 self._numbers = {run.name: self._enter(connection, run) for run in self._described}
             for message in made.train(list(self._runs.values()), means):
@@ -256,10 +274,17 @@ class _Sweep:
                 self._waiting.append((self._numbers[message.run], message.step, message.metrics))
                 if message.step > self._from.get(message.run, 0):
                     self._listener(RunStepped(message.run, message.step, message.metrics))
+            case Seen():
+                self._keep(message)
             case Finished():
                 self._end(message)
         if time.monotonic() - self._written > _WRITE_SECONDS:
             self._write()
+
+    def _keep(self, message: Seen) -> None:
+        """Enter what was counted as a subject; after a loss the same is said again, and is there already."""
+        name, spec = f"{message.run}@{message.step}", {"run": message.run, "step": message.step}
+        keep(message.tensors, name, self._store, spec=spec, began=time.monotonic())
 
     def _begin(self, message: Begun) -> None:
         self._write()
@@ -311,7 +336,8 @@ class _Sweep:
         """Count what a run has changed; what cannot be counted does not undo what was learnt."""
         base = run.model if is_local(run.model) else f"hf://{run.model}@{run.revision}".rstrip("@")
         learnt = str(Path(run.folder) / "learnt")
-        common: dict[str, Any] = {"warehouse": self._store.path, "name": run.name, "workers": 1}
+        on = "cpu" if self._settings.run.device == "cpu" else "auto"  # this machine may have no GPU
+        common: dict[str, Any] = {"warehouse": self._store.path, "name": run.name, "workers": 1, "device": on}
         try:
             if run.method.name == "full":
                 found = delta(base, learnt, listener=self._listener, **common)

@@ -3,6 +3,7 @@
 import os
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
 HAS_GPU = False
@@ -30,4 +31,29 @@ def device(request, monkeypatch):
     if not HAS_GPU and not triton.knobs.runtime.interpret:
         pytest.skip("triton was imported before its interpreter was asked for")
     monkeypatch.setattr(native, "is_available", lambda device: False)
-    return "cuda" if HAS_GPU else "cpu"
+    return "cuda" if HAS_GPU else "cpu:0"  # torch's CPU; plain `cpu` asks for the CPU's own kernels
+
+
+@np.errstate(all="ignore")
+def fma(x, y, z):
+    """x * y + z of float32, rounded once."""
+    x, y = x.astype(np.float64) * y.astype(np.float64), z.astype(np.float64)
+    s = x + y
+    t = s - x
+    error = (x - (s - t)) + (y - t)
+    even = s.view(np.int64) & 1 == 0
+    toward = np.where((error > 0) == (s > 0), 1, -1)
+    inexact = (error != 0) & even & np.isfinite(s)
+    odd = np.where(inexact, s.view(np.int64) + toward, s.view(np.int64))
+    return odd.view(np.float64).astype(np.float32)
+
+
+@pytest.fixture
+def fusing(monkeypatch):
+    """Triton's interpreter rounds twice where a GPU rounds once."""
+    from triton.runtime import interpreter
+
+    def create_fma(self, x, y, z):
+        return interpreter.TensorHandle(fma(x.data, y.data, z.data), z.dtype.scalar)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", create_fma)

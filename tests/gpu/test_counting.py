@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from engine import device as devices
-from engine.device import GpuCounter, choose, make_counter, observe
+from engine.device import choosing
+from engine.device.choosing import choose
+from engine.device.counter import make_counter
+from engine.device.live import observe
 from engine.errors import ConfigError
 from engine.kernels.cuda import feed, tallies
 from engine.kernels.cuda.tensors import NAMES
@@ -50,7 +52,7 @@ def tensor(dtype, patterns, device):
 
 def resident(dtype, patterns, device, skip=0):
     """The sketch of patterns that lie on the device, `skip` elements behind an address that fits well."""
-    counter = GpuCounter(DTYPES[dtype], device, block=1 << 12)
+    counter = make_counter(DTYPES[dtype], device, block=1 << 12)
     filler = np.zeros(skip, patterns.dtype)
     counter.add_resident(tensor(dtype, np.concatenate([filler, patterns]), device)[skip:])
     return counter.sketch()
@@ -58,7 +60,7 @@ def resident(dtype, patterns, device, skip=0):
 
 @each_dtype
 def test_sizes_odd_and_even(device, dtype):
-    counter = GpuCounter(DTYPES[dtype], device, block=1 << 12)
+    counter = make_counter(DTYPES[dtype], device, block=1 << 12)
     for size in SIZES:
         patterns = np.resize(nasty_patterns(dtype), size)
         counter.add(raw(patterns))
@@ -68,7 +70,7 @@ def test_sizes_odd_and_even(device, dtype):
 @each_dtype
 def test_every_code(device, dtype):
     patterns = np.random.default_rng(2).permutation(np.resize(every_code(dtype), 70_001))
-    counter = GpuCounter(DTYPES[dtype], device, block=1 << 17)
+    counter = make_counter(DTYPES[dtype], device, block=1 << 17)
     counter.add(raw(patterns))
     assert_same(counter.sketch(), reference_sketch(dtype, patterns))
 
@@ -76,7 +78,7 @@ def test_every_code(device, dtype):
 @each_dtype
 def test_blocks_of_any_size_give_the_same_sketch(device, dtype):
     patterns = noise(dtype, 20_011)
-    counter = GpuCounter(DTYPES[dtype], device, block=1 << 13)
+    counter = make_counter(DTYPES[dtype], device, block=1 << 13)
     for a, b in pairwise([0, 1, 8, 5000, 5001, 17_777, 20_011]):
         counter.add(raw(patterns[a:b]))
     assert_same(counter.sketch(), reference_sketch(dtype, patterns))
@@ -123,17 +125,37 @@ def test_any_patterns(device, dtype):
     assert_same(resident(dtype, patterns, device), reference_sketch(dtype, patterns))
 
 
-def test_elements_may_be_read_straight_into_pinned_memory(device):
+def test_what_was_read_into_the_room_is_not_copied(device):
     patterns = noise("BF16", 10_000)
-    data, counter = raw(patterns), GpuCounter(DTYPES["BF16"], device, block=1 << 12)
-    done = 0
+    data, counter = raw(patterns), make_counter(DTYPES["BF16"], device, block=1 << 12)
+    done = direct = 0
     while done < data.size:
-        part = data[done : done + 1000]
-        room = counter.buffer()[: part.size]
-        room[:] = part[: room.size]
-        counter.commit(room.size)
-        done += room.size
+        room = counter.room()
+        if room is None:  # behind an odd number of elements
+            part = data[done : done + 1002].copy()
+        else:
+            assert room.ctypes.data % 8 == room.size % 8 == 0
+            part = room[: min(1000 if direct % 3 else 1002, data.size - done)]
+            part[:] = data[done : done + part.size]
+            direct += 1
+        counter.add(part)
+        done += part.size
+    assert direct > 5
     assert_same(counter.sketch(), reference_sketch("BF16", patterns))
+    assert make_counter(DTYPES["F64"], device).room() is None
+    assert make_counter(DTYPES["BF16"], "cpu").room() is None
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F32", "F8_E5M2"])
+def test_zeros_may_be_counted_without_being_there(device, dtype):
+    patterns = patterns_of(dtype, [1.0, 2.0, 0.0])
+    counter = make_counter(DTYPES[dtype], device, block=1 << 12)
+    counter.add(raw(patterns))
+    counter.add_zeros(7)
+    zeros = np.zeros(7, patterns.dtype)
+    assert_same(counter.sketch(), reference_sketch(dtype, np.concatenate([patterns, zeros])))
+    counter.add_zeros(3)
+    assert_same(counter.sketch(), reference_sketch(dtype, zeros[:3]))
 
 
 def test_little_memory_makes_blocks_smaller_and_says_so(device, monkeypatch):
@@ -146,7 +168,7 @@ def test_little_memory_makes_blocks_smaller_and_says_so(device, monkeypatch):
 
     monkeypatch.setattr(feed, "Slot", slot)
     said = []
-    counter = GpuCounter(DTYPES["BF16"], device, report=said.append)
+    counter = make_counter(DTYPES["BF16"], device, report=said.append)
     patterns = noise("BF16", 3000)
     counter.add(raw(patterns))
     assert_same(counter.sketch(), reference_sketch("BF16", patterns))
@@ -159,24 +181,25 @@ def test_no_memory_leaves_the_counting_to_the_cpu_and_says_so(device, monkeypatc
     from engine.kernels.cuda import claims
 
     def refuse(*_):
-        raise torch.OutOfMemoryError("as if")
+        kind = torch.OutOfMemoryError if dtype == "BF16" else RuntimeError  # so pinned memory fails
+        raise kind("CUDA error: out of memory")
 
     monkeypatch.setattr(feed if what == "Slot" else claims, what, refuse)
     if what == ("FloatTally" if dtype == "BF16" else "CodeTally"):
         return
     patterns = noise(dtype, 3000)
     with pytest.warns(RuntimeWarning, match="on the CPU"):
-        counter = GpuCounter(DTYPES[dtype], device)
+        counter = make_counter(DTYPES[dtype], device)
+    assert isinstance(counter, Counter)
     counter.add(raw(patterns))
-    counter.add_resident(tensor(dtype, patterns, device))
-    assert_same(counter.sketch(), reference_sketch(dtype, np.tile(patterns, 2)))
+    assert_same(counter.sketch(), reference_sketch(dtype, patterns))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a tensor must lie on a GPU")
 def test_a_live_tensor_on_a_full_gpu_is_counted_on_the_cpu(monkeypatch):
     from engine.kernels.cuda import claims
 
-    monkeypatch.setattr(claims, "code_tally", lambda bits, device: None)
+    monkeypatch.setattr(claims, "tally", lambda bits, device: None)
     patterns = noise("F16", 1000)
     with pytest.warns(RuntimeWarning, match="on the CPU"):
         assert_same(observe(tensor("F16", patterns, "cuda")), reference_sketch("F16", patterns))
@@ -184,11 +207,11 @@ def test_a_live_tensor_on_a_full_gpu_is_counted_on_the_cpu(monkeypatch):
 
 def test_what_has_no_coding_is_not_counted(device):
     with pytest.raises(ValueError, match="I32"):
-        GpuCounter(DTYPES["I32"], device)
+        make_counter(DTYPES["I32"], device)
     with pytest.raises(ValueError, match="int32"):
         observe(torch.zeros(3, dtype=torch.int32))
     with pytest.raises(ValueError, match=r"BF16.*F16"):
-        GpuCounter(DTYPES["BF16"], device).add_resident(torch.zeros(3, dtype=torch.float16))
+        make_counter(DTYPES["BF16"], device).add_resident(torch.zeros(3, dtype=torch.float16))
 
 
 def test_the_device_is_chosen_once_and_in_one_place(monkeypatch):
@@ -196,7 +219,7 @@ def test_the_device_is_chosen_once_and_in_one_place(monkeypatch):
     assert choose("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ConfigError, match="gpu"):
         choose("gpu")
-    monkeypatch.setattr(devices, "_what_a_gpu_lacks", lambda: "there is no NVIDIA driver")
+    monkeypatch.setattr(choosing, "_what_a_gpu_lacks", lambda: "there is no NVIDIA driver")
     with pytest.raises(ConfigError, match="driver"):
         choose("cuda")
     assert choose("auto") == "cpu"
@@ -218,6 +241,6 @@ def test_many_elements_on_a_gpu(dtype):
     x[::3] = 0
     data = x.view(torch.uint8).cpu().numpy()
     assert_same(observe(x), observe_on_cpu(data, DTYPES[dtype]))
-    counter = GpuCounter(DTYPES[dtype])
+    counter = make_counter(DTYPES[dtype], "cuda")
     counter.add(data)
     assert_same(counter.sketch(), observe_on_cpu(data, DTYPES[dtype]))

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine.differences import DifferenceCounter, GpuDifferenceCounter, product
+from engine.device.counter import make_counter
 from engine.kernels.cuda.tallies import FloatTally
-from engine.kernels.products import form, strips_of
+from engine.kernels.products import TILE, form, strips_of
 from engine.nouns.dtypes import DTYPES, F32
 from engine.sketch import from_totals
 from tests.builders import COUNTED, assert_same, nasty_patterns, raw, reference_sketch, values_of
-from tests.gpu.test_counting import noise, tensor
+from tests.gpu.conftest import fma
+from tests.gpu.test_counting import noise
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # of the interpreter
 
@@ -41,134 +42,125 @@ def pairs_of(dtype_a, dtype_b, n):
     return x, y
 
 
+def difference(counter, first, x, second, y):
+    """The sketch of x - y, of patterns of two dtypes."""
+    counter.subtract(raw(x), DTYPES[first], raw(y), DTYPES[second])
+    return counter.sketch()
+
+
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 @pytest.mark.parametrize("n", [0, 1, 3000, 3001])
 def test_differences_are_those_of_numpy_in_float32(device, first, second, n):
     x, y = pairs_of(first, second, n)
     expected = reference_sketch("F32", numpy_difference(first, x, second, y))
-    on_cpu = DifferenceCounter(DTYPES[first], DTYPES[second])
-    on_cpu.add(raw(x), raw(y))
-    assert_same(on_cpu.sketch(), expected)
-    counter = GpuDifferenceCounter(DTYPES[first], DTYPES[second], device, block=1 << 12)
-    counter.add(raw(x), raw(y))
-    assert_same(counter.sketch(), expected)
-    counter.add_resident(tensor(first, x, device), tensor(second, y, device))
-    assert_same(counter.sketch(), expected)
+    counter = make_counter(DTYPES["F32"], device, block=1 << 12)
+    assert_same(difference(counter, first, x, second, y), expected)
 
 
 @pytest.mark.parametrize("dtype", COUNTED)
-@pytest.mark.parametrize("skip", [1, 2, 4])
-def test_differences_at_any_address_and_of_equal_elements(device, dtype, skip):
+def test_differences_of_equal_elements(device, dtype):
     x = noise(dtype, 4101)
-    counter = GpuDifferenceCounter(DTYPES[dtype], DTYPES[dtype], device, block=1 << 12)
-    counter.add_resident(tensor(dtype, x, device)[skip:], tensor(dtype, x, device)[skip:])
-    found = counter.sketch()
-    assert_same(found, reference_sketch("F32", numpy_difference(dtype, x[skip:], dtype, x[skip:])))
-    assert found.zeros == int(np.isfinite(values_of(dtype, x[skip:])).sum())
+    counter = make_counter(DTYPES["F32"], device, block=1 << 12)
+    found = difference(counter, dtype, x, dtype, x)
+    assert_same(found, reference_sketch("F32", numpy_difference(dtype, x, dtype, x)))
+    assert found.zeros == int(np.isfinite(values_of(dtype, x)).sum())
+
+
+def test_a_counter_takes_whatever_comes_in_any_order(device):
+    """Blocks of several pairs of dtypes, in pieces, between floats that are counted as they are, and zeros."""
+    counter = make_counter(DTYPES["F32"], device, block=1 << 12)
+    every = []
+    for number, (first, second) in enumerate(PAIRS * 2):
+        x, y = pairs_of(first, second, 700 + number)
+        for part in (slice(0, 333), slice(333, None)):
+            counter.subtract(raw(x[part]), DTYPES[first], raw(y[part]), DTYPES[second])
+        floats = noise("F32", 101 + number)
+        counter.add(raw(floats))
+        counter.add_zeros(number)
+        every += [numpy_difference(first, x, second, y), floats, np.zeros(number, np.uint32)]
+    assert_same(counter.sketch(), reference_sketch("F32", np.concatenate(every)))
 
 
 def test_subnormal_differences_are_not_flushed(device):
     x = np.arange(1000, dtype=np.uint32) + 0x00800000
     y = np.full(1000, 0x00800000, np.uint32)
-    counter = GpuDifferenceCounter(DTYPES["F32"], DTYPES["F32"], device, block=1 << 12)
-    counter.add(raw(x), raw(y))
-    found = counter.sketch()
+    found = difference(make_counter(DTYPES["F32"], device, block=1 << 12), "F32", x, "F32", y)
     assert (found.zeros, found.count) == (1, 1000)
     assert found.maximum == float(np.uint32(999).view(np.float32))
 
 
-def test_no_memory_leaves_differences_to_the_cpu(device, monkeypatch):
-    from engine.kernels.cuda import feed
-
-    def refuse(*_):
-        raise torch.OutOfMemoryError("as if")
-
-    monkeypatch.setattr(feed, "Slot", refuse)
-    said = []
-    counter = GpuDifferenceCounter(DTYPES["BF16"], DTYPES["F8_E4M3"], device, report=said.append)
-    x, y = pairs_of("BF16", "F8_E4M3", 100)
-    counter.add(raw(x), raw(y))
-    counter.add_resident(tensor("BF16", x, device), tensor("F8_E4M3", y, device))
-    expected = numpy_difference("BF16", x, "F8_E4M3", y)
-    assert_same(counter.sketch(), reference_sketch("F32", np.tile(expected, 2)))
-    assert "CPU" in said[0]
-
-
-def test_differences_of_other_dtypes_or_shapes_are_refused(device):
-    counter = GpuDifferenceCounter(DTYPES["BF16"], DTYPES["F32"], device)
-    with pytest.raises(ValueError, match="float16"):
-        counter.add_resident(torch.zeros(3, dtype=torch.float16), torch.zeros(3))
-    with pytest.raises(ValueError, match="4"):
-        counter.add_resident(torch.zeros(3, dtype=torch.bfloat16), torch.zeros(4))
-
-
-def factors(rows, rank, columns, device, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(5)
-    b = torch.randn(rows, rank, generator=generator) * 0.02
-    a = torch.randn(rank, columns, generator=generator) * 0.02
-    return b.to(dtype).to(device), a.to(dtype).to(device)
-
-
-@pytest.mark.parametrize("rank", [1, 4, 16, 17, 64])
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (127, 130), (128, 128), (200, 257)])
-def test_products_are_counted_as_they_are_formed(device, rows, columns, rank):
-    b, a = factors(rows, rank, columns, device)
-    b[0, 0] = float("nan") if rank == 17 else 0.5
-    tally, out = FloatTally(torch.device(device)), torch.full((rows, columns), 7.0, device=device)
-    tally.add_product(b, a, 2.0, out)
-    formed = out.cpu().numpy()
-    exact = 2 * (b.double() @ a.double()).cpu().numpy()
-    np.testing.assert_allclose(formed, exact, rtol=1e-4, atol=1e-6)
-    patterns = formed.ravel().view(np.uint32)
-    patterns = np.where(np.isnan(formed.ravel()), np.uint32(0x7FC00000), patterns)
-    expected = reference_sketch("F32", patterns)
-    assert_same(from_totals(F32, *tally.take()), expected)
-    assert_same(product(b, a, 2.0), expected)
-
-
-def test_factors_of_16_bits_and_views(device):
-    b, a = factors(70, 8, 90, device, torch.bfloat16)
-    assert_same(product(b, a, 0.5), product(b.float(), a.float(), 0.5))
-    assert_same(product(b.t().contiguous().t(), a, 0.5), product(b, a, 0.5))
-
-
-def test_empty_products_and_shapes_that_do_not_fit(device):
-    b, a = factors(5, 3, 7, device)
-    assert product(b[:0], a).count == product(b, a[:, :0]).count == 0
-    assert product(b[:, :0], a[:0]).zeros == 35
-    with pytest.raises(ValueError, match="multiply"):
-        product(a, b)
+def factors(rows, rank, columns):
+    rng = np.random.default_rng(5)
+    return [rng.normal(0, 0.02, shape).astype(np.float32) for shape in ((rows, rank), (rank, columns))]
 
 
 def fused(b, a, scale):
     """numpy: the chain of fused multiply-adds, each rounded once to float32 by way of rounding to odd."""
     total = np.zeros((b.shape[0], a.shape[1]), np.float32)
     for k in range(b.shape[1]):
-        x = b[:, k, None].astype(np.float64) * a[None, k].astype(np.float64)
-        y = total.astype(np.float64)
-        s = x + y
-        t = s - x
-        error = (x - (s - t)) + (y - t)
-        even = s.view(np.int64) & 1 == 0
-        toward = np.where((error > 0) == (s > 0), 1, -1)
-        odd = np.where((error != 0) & even, s.view(np.int64) + toward, s.view(np.int64)).view(np.float64)
-        total = odd.astype(np.float32)
+        total = fma(b[:, k, None], a[None, k], total)
     return total * np.float32(scale)
 
 
-@pytest.mark.parametrize("rank", [4, 33])
-def test_native_products_are_the_chains_of_fused_multiply_adds_that_the_cpu_forms(device, rank):
-    from engine.kernels.cuda import native
+def formed_on_cpu(left, right, scale):
+    """(rows * columns,) uint32, as the CPU's kernel forms it."""
+    (rows, rank), columns = left.shape, right.shape[1]
+    padded = np.zeros((-(-rows // TILE) * TILE, rank), np.float32)
+    padded[:rows] = left
+    out = np.empty(rows * columns, np.uint32)
+    form(padded.ravel(), strips_of(right), rank, rows, 0, columns, np.float32(scale), False, out)
+    return out
 
-    b, a = factors(300, rank, 200, device)
-    left, right = b.cpu().numpy(), a.cpu().numpy()
-    expected = fused(left, right, 1.3)
-    on_cpu = np.empty(300 * 200, np.uint32)
-    form(left.ravel(), strips_of(right).ravel(), rank, 300, 0, 200, np.float32(1.3), False, on_cpu)
-    np.testing.assert_array_equal(on_cpu, expected.ravel().view(np.uint32))
-    if not native.is_available(torch.device(device)):
-        pytest.skip("tl.dot has an order of its own")
-    assert_same(product(b, a, 1.3), reference_sketch("F32", expected.ravel().view(np.uint32)))
+
+@pytest.mark.parametrize("rank", [1, 4, 17])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (65, 130), (70, 257)])
+def test_products_are_counted_as_they_are_formed(device, fusing, rows, columns, rank):
+    b, a = factors(rows, rank, columns)
+    b[0, 0] = float("nan") if rank == 17 else 0.5
+    patterns = formed_on_cpu(b, a, 1.3)
+    tally, out = FloatTally(torch.device(device)), torch.full((rows, columns), 7.0, device=device)
+    tally.add_product(torch.from_numpy(b).to(device), torch.from_numpy(a).to(device), 1.3, out)
+    found = out.cpu().numpy().ravel()
+    found = np.where(np.isnan(found), np.uint32(0x7FC00000), found.view(np.uint32))
+    np.testing.assert_array_equal(found, patterns)
+    assert_same(from_totals(F32, *tally.take()), reference_sketch("F32", patterns))
+    counter = make_counter(DTYPES["F32"], device, block=1 << 12)
+    assert counter.multiply(b, a, 1.3)
+    assert_same(counter.sketch(), reference_sketch("F32", patterns))
+
+
+def test_the_cpu_forms_chains_of_fused_multiply_adds():
+    b, a = factors(30, 33, 40)
+    np.testing.assert_array_equal(formed_on_cpu(b, a, 1.3), fused(b, a, 1.3).ravel().view(np.uint32))
+
+
+def test_factors_may_be_views_and_empty(device, fusing):
+    b, a = factors(70, 8, 90)
+    counter = make_counter(DTYPES["F32"], device, block=1 << 12)
+    assert counter.multiply(np.ascontiguousarray(b.T).T, a[:, ::-1], 0.5)
+    assert_same(
+        counter.sketch(), reference_sketch("F32", formed_on_cpu(b, np.ascontiguousarray(a[:, ::-1]), 0.5))
+    )
+    assert counter.multiply(b[:0], a, 1.0)
+    assert counter.multiply(b, a[:, :0], 1.0)
+    assert counter.sketch().count == 0
+    assert counter.multiply(b[:5, :0], a[:0, :7], 1.0)
+    assert counter.sketch().zeros == 35
+
+
+def test_no_memory_for_factors_leaves_products_to_the_cpu(device, monkeypatch):
+    from engine.kernels.cuda import tensors
+
+    def refuse(*_):
+        raise torch.OutOfMemoryError("as if")
+
+    said = []
+    counter = make_counter(DTYPES["F32"], device, block=1 << 12, report=said.append)
+    monkeypatch.setattr(tensors, "to_device", refuse)
+    b, a = factors(3, 2, 4)
+    assert not counter.multiply(b, a, 1.0)
+    assert not counter.multiply(b, a, 1.0)
+    assert said == [f"no memory left on {device}: products are formed on the CPU"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's own errors")

@@ -141,5 +141,28 @@ def test_curves_and_runs(place):
     assert (runs[0]["status"], runs[0]["score"], runs[0]["steps"]) == ("complete", 60, 2)
 
 
+def test_observations_stand_beside_their_runs(place, tmp_path):
+    import shutil
+
+    import torch
+
+    from engine.device.live import observe_all
+    from engine.verbs.observe import keep
+
+    shutil.copy(place, tmp_path / "w.duckdb")
+    store, run = Warehouse(tmp_path / "w.duckdb"), "glue/noise-sst2-s0"
+    for step in (20, 10):
+        weights = {"encoder.layer.0.attention.self.query.weight": torch.arange(16.0).reshape(4, 4) * step}
+        keep(observe_all(weights), f"{run}@{step}", store, spec={"run": run, "step": step}, began=0.0)
+    engine.observe({"x": torch.ones(3)}, name="alone", warehouse=store.path)
+    found = engine.sql("observations", params={"sweep": "glue"}, warehouse=store.path).records()
+    assert [(r["run"], r["step"], r["subject"]) for r in found] == [(run, s, f"{run}@{s}") for s in (10, 20)]
+    assert [(r["matrices"], r["largest"]) for r in found] == [(1, 150.0), (1, 300.0)]
+    assert found[0]["std"] == pytest.approx(10 * 4.609772)
+    assert (
+        engine.sql("observations", params={"run": "glue/full-rte-s1"}, warehouse=store.path).records() == []
+    )
+
+
 def test_all_tasks_of_the_paper_are_known():
     assert list(GLUE) == ["mnli", "sst2", "cola", "qqp", "qnli", "rte", "mrpc", "stsb"]

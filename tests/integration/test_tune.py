@@ -71,7 +71,7 @@ def places(tmp_path_factory) -> Path:
 def sweep(places) -> dict[str, Any]:
     """Runs of two methods, one of them twice; of one of the twins the worker is killed."""
     methods = [{"method": "noise", "label": "killed"}, "full", {"method": "noise", "label": "kept"}]
-    given = settings(places / "bert", places / "data", places, methods=methods, train=TRAIN)
+    given = settings(places / "bert", places / "data", places, methods=methods, train=TRAIN, observe=24)
     config = write_config(places / "sweep.yaml", given)
     killer = Killer("try/killed-sst2-s0")
     before = listening_beyond_loopback()
@@ -101,6 +101,23 @@ def test_every_run_ends_with_its_score_in_the_warehouse(sweep, places):
         places / "w.duckdb", "SELECT count(*) FROM metrics WHERE run_id = 1 AND name = 'eval_score'"
     )
     assert scores == 2
+
+
+def test_what_learns_is_observed_and_linked_to_its_run(sweep, places):
+    from safetensors.numpy import load_file
+
+    found = engine.sql("observations", warehouse=places / "w.duckdb").records()
+    names = [f"try/{label}-sst2-s0@24" for label in ("killed", "full", "kept")]
+    assert [(row["subject"], row["step"]) for row in found] == [(name, 24) for name in names]
+    assert found[0]["largest"] == found[2]["largest"]  # the same updates, whatever was killed
+    learnt = load_file(places / "runs/try/full-sst2-s0/learnt/model.safetensors")
+    sigmas = engine.sql(
+        "SELECT name, std FROM tensor_stats WHERE subject = 'try/full-sst2-s0@24'",
+        warehouse=places / "w.duckdb",
+    ).records()
+    assert {row["name"] for row in sigmas} == set(learnt)
+    for row in sigmas:
+        assert row["std"] == pytest.approx(learnt[row["name"]].astype(float).std(), rel=1e-6, abs=1e-12)
 
 
 def test_a_killed_worker_changes_no_score(sweep, places):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "engine"
 
 FLOORS = [
-    "version", "errors", "nouns", "config", "kernels", "bands", "near", "sketch", "device", "differences", "statistics",
+    "version", "errors", "nouns", "config", "kernels", "bands", "near", "sketch", "device", "statistics",
     "merge_methods", "pictures", "pages", "storage", "formats", "plan", "tasks", "execution", "tuning",
     "warehouse", "verbs", "cli",
 ]  # fmt: skip
@@ -37,6 +37,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "safetensors": ("tuning",),  # everything else reads the format itself
     "zarr": ("formats",),
     "obstore": ("storage",),
+    "kvikio": ("storage",),  # reads files, like the others
     "huggingface_hub": ("storage", "tuning"),  # examples and models for transformers
     "numcodecs": ("tasks",),
     "scipy": (),

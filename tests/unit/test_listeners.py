@@ -23,6 +23,7 @@ from engine.nouns.events import (
     Found,
     Judged,
     NoWorkers,
+    Placed,
     Planned,
     RunBegun,
     RunEnded,
@@ -38,7 +39,7 @@ from engine.nouns.events import (
 
 EVENTS: list[Event] = [
     Found(2), Planned("a", 3, 4, 500), TaskStarted(1, "w", 1), TaskDone(1, 200, "a", "w", 0.5), TaskRetried(2, "w", "slow"),
-    TaskFailed(2, "a", "gone"), WorkerJoined("w", "n", 7, "0"), WorkerLost("w", "died"), Waiting("process 1", 3.0),
+    TaskFailed(2, "a", "gone"), WorkerJoined("w", "n", 7, "0"), WorkerLost("w", "died"), Placed("w", "counting on a GPU"), Waiting("process 1", 3.0),
     Judged("/a", "scanned", ""), Ended("a"), NoWorkers(20.0),
     RunBegun("r", 0, 9, 7), RunStepped("r", 3, {"loss": 0.5}), RunEnded("r", "trained", 61.5, ""),
 ]  # fmt: skip
@@ -174,6 +175,7 @@ def test_a_log_has_what_somebody_should_look_at():
     assert logged(*EVENTS) == [
         "again     task 2, of w: slow",
         "lost      worker w: died",
+        "device    worker w: counting on a GPU",
         "scanned   /a",
         "waiting   no worker has come in 20 s",
         "training  r",
@@ -305,13 +307,15 @@ def test_all_hear_all_in_order():
 @pytest.mark.parametrize(
     ("how", "texts"),
     [
-        ({"quiet": False}, 0),
+        ({"quiet": False}, 1),
         ({"quiet": True}, 0),
-        ({"quiet": False, "log": True}, 6),
+        ({"quiet": False, "log": True}, 7),
         ({"quiet": True, "log": True}, 0),
     ],
 )
-def test_a_log_is_for_where_nobody_looks(tmp_path, monkeypatch, how, texts):
+def test_a_log_is_for_where_nobody_looks_and_where_it_is_counted_is_said_there_too(
+    tmp_path, monkeypatch, how, texts
+):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with listening(str(tmp_path / "events"), **how) as listener:
         for event in EVENTS:

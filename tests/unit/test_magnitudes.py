@@ -8,6 +8,7 @@ import pytest
 from engine.nouns.dtypes import DTYPES
 from engine.sketch import observe
 from engine.statistics.magnitudes import locate
+from engine.tasks.lockstep import Elements
 from engine.tasks.ranks import BandSink
 from tests.builders import nasty_patterns, raw
 
@@ -54,7 +55,7 @@ def test_differences_of_bf16_are_counted_as_they_are_formed():
     patterns = (a - b).view("<u4")
     sketch, expected = observe(raw(patterns), DTYPES["F32"]), sorted_magnitudes(patterns)
     sink = BandSink((locate(sketch, 1000), locate(sketch, 3000)))
-    sink.add_bf16_differences(tuned, base)
+    assert sink.subtract(Elements("BF16", tuned), Elements("BF16", base))
     assert sink.take() == (expected[1000], expected[3000])
 
 

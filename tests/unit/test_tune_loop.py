@@ -51,6 +51,21 @@ def test_it_learns(places, method):
     assert session.told[-1] == (48, loop.result.metrics)
 
 
+def test_what_learns_is_seen_every_so_many_updates_and_nothing_changes(places):
+    run = run_of(places, "lora", epochs=1)
+    session, alone = Alone(), trained(run)[1]
+    loop = Loop(run, session, observe=2)
+    loop.train()
+    assert session.losses() == alone.losses()
+    assert [step for step, _ in session.seen] == [2, 4, 6]
+    assert alone.seen == []
+    learning = {name: p for name, p in loop.bare.named_parameters() if p.requires_grad}
+    first, last = session.seen[0][1], session.seen[-1][1]
+    assert first.keys() == last.keys() == learning.keys()
+    assert all(torch.equal(last[name], learning[name].detach()) for name in last)
+    assert not all(torch.equal(last[name], first[name]) for name in last)
+
+
 def test_scores_and_correlations(places):
     loop, _ = trained(run_of(places, "full", "stsb", epochs=2, learning_rate=1e-3))
     assert set(loop.result.metrics) == {"pearson", "spearman", "score"}

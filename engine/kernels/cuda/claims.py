@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from itertools import count
 from typing import TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from engine.kernels.cuda.feed import Feed
 from engine.kernels.cuda.tallies import CodeTally, FloatTally
 
 T = TypeVar("T")
+_TURNS = count()
 
 
 def lacks() -> str | None:
@@ -25,14 +27,22 @@ def lacks() -> str | None:
     return "neither NVRTC nor triton is installed"
 
 
-def code_tally(bits: int, device: str) -> CodeTally | None:
-    """Counts of 8- or 16-bit patterns; None when the GPU has no memory for them."""
-    return _claim(lambda: CodeTally(bits, torch.device(device)))
+def next_gpu() -> tuple[str, str]:
+    """The GPUs of this process in turn, one for each worker: torch's name, and what it is called."""
+    number = next(_TURNS) % torch.cuda.device_count()
+    return f"cuda:{number}", torch.cuda.get_device_name(number)
 
 
-def float_tally(device: str) -> FloatTally | None:
-    """Sums of 32-bit floats; None when the GPU has no memory for them."""
-    return _claim(lambda: FloatTally(torch.device(device)))
+def use(device: str) -> None:
+    """Let this thread launch what names no device on a GPU; other threads keep theirs."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def tally(bits: int, device: str) -> CodeTally | FloatTally | None:
+    """Counts of patterns of 8 or 16 bits, or sums of wider floats; None when there is no memory for them."""
+    place = torch.device(device)
+    return tried(lambda: FloatTally(place) if bits > 16 else CodeTally(bits, place))
 
 
 def feed(device: str, largest: int, smallest: int) -> Feed | None:
@@ -48,13 +58,18 @@ def feed(device: str, largest: int, smallest: int) -> Feed | None:
     """
     nbytes, made = largest, None
     while made is None and nbytes >= smallest:
-        made = _claim(partial(Feed, torch.device(device), nbytes))
+        made = tried(partial(Feed, torch.device(device), nbytes))
         nbytes = nbytes // 16 * 8
     return made
 
 
-def _claim(make: Callable[[], T]) -> T | None:
+def tried(work: Callable[[], T]) -> T | None:
+    """What some work gives; None when the GPU, or the memory that is pinned for it, has no room for it."""
     try:
-        return make()
+        return work()
     except torch.OutOfMemoryError:
+        return None
+    except RuntimeError as error:  # pinned memory fails with the driver's words
+        if "out of memory" not in str(error):
+            raise
         return None

@@ -51,6 +51,19 @@ class Slot:
                 self._copied.record()
             work(self._device[:nbytes])
 
+    def memory(self, nbytes: int) -> torch.Tensor:
+        """The first bytes of the double on the device, for whoever fills them; waits for the work on them."""
+        if self._stream is not None:
+            self._stream.synchronize()
+        return self._device[:nbytes]
+
+    def begin(self, nbytes: int, work: Callable[[torch.Tensor], None]) -> None:
+        """Begin work on what is in the memory of the device; otherwise as `send`."""
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._device.device))
+        with self._on_stream():
+            work(self._device[:nbytes])
+
     def join(self) -> None:
         """Let the current stream wait for the work."""
         if self._stream is not None:

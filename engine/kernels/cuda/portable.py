@@ -13,7 +13,7 @@ from engine.kernels.cuda.native import KINDS, WIDTHS
 
 CODES = tl.constexpr(65536)
 _BLOCK = 4096
-_ELEMENT = {"f8": torch.uint8, "f16": torch.float16, "bf16": torch.int16, "f32": torch.int32}
+ELEMENT = {"f8": torch.uint8, "f16": torch.float16, "bf16": torch.int16, "f32": torch.int32}
 
 
 def is_available(device: torch.device) -> bool:
@@ -43,9 +43,7 @@ def count16(codes: torch.Tensor, counts: torch.Tensor, room: torch.Tensor, skip:
 
 
 @triton.jit
-def _widen(
-    data: tl.tensor, i: tl.tensor, live: tl.tensor, values: tl.tensor, kind: tl.constexpr
-) -> tl.tensor:
+def widen(data: tl.tensor, i: tl.tensor, live: tl.tensor, values: tl.tensor, kind: tl.constexpr) -> tl.tensor:
     """Load elements as float32."""
     element = tl.load(data + i, mask=live, other=0)
     if kind == 1:
@@ -95,7 +93,7 @@ def _form32(
     if kind_b == 0:
         pattern = tl.load(a + i, mask=live, other=0)
     else:
-        value = _widen(a, i, live, values_a, kind_a) - _widen(b, i, live, values_b, kind_b)
+        value = widen(a, i, live, values_a, kind_a) - widen(b, i, live, values_b, kind_b)
         pattern = _one_nan(value)
     _add(pattern, live, state)
 
@@ -112,8 +110,8 @@ def form32(
     n = a.numel() // WIDTHS[kind_a]
     if not n:
         return
-    left = a.view(_ELEMENT[kind_a])
-    right = left if b is None or kind_b is None else b.view(_ELEMENT[kind_b])
+    left = a.view(ELEMENT[kind_a])
+    right = left if b is None or kind_b is None else b.view(ELEMENT[kind_b])
     tables = [state if v is None else v for v in values]  # an address is needed, and not used
     _form32[(triton.cdiv(n, _BLOCK),)](
         left, right, n, *tables, state, kind_a=KINDS[kind_a], kind_b=KINDS[kind_b], block=_BLOCK
@@ -124,17 +122,16 @@ def form32(
 def _product32(
     b: tl.tensor, a: tl.tensor, scale: tl.tensor, rows: tl.tensor, columns: tl.tensor, rank: tl.tensor,
     state: tl.tensor, out: tl.tensor,
-    store: tl.constexpr, precision: tl.constexpr, side: tl.constexpr, deep: tl.constexpr,
+    store: tl.constexpr, side: tl.constexpr,
 ) -> None:  # fmt: skip
     across = tl.cdiv(columns, side)
     row = (tl.program_id(0) // across).to(tl.int64) * side + tl.arange(0, side)[:, None]
     column = (tl.program_id(0) % across).to(tl.int64) * side + tl.arange(0, side)[None, :]
     total = tl.zeros([side, side], tl.float32)
-    for k in range(0, rank, deep):
-        down, along = k + tl.arange(0, deep)[:, None], k + tl.arange(0, deep)[None, :]
-        left = tl.load(b + row * rank + along, mask=(row < rows) & (along < rank), other=0.0)
-        right = tl.load(a + down * columns + column, mask=(down < rank) & (column < columns), other=0.0)
-        total += tl.dot(left, right, input_precision=precision)
+    for k in range(rank):
+        left = tl.load(b + row * rank + k, mask=row < rows, other=0.0)
+        right = tl.load(a + k * columns + column, mask=column < columns, other=0.0)
+        total = tl.fma(tl.broadcast_to(left, [side, side]), tl.broadcast_to(right, [side, side]), total)
     value = total * scale
     live = (row < rows) & (column < columns)
     if store:
@@ -146,11 +143,14 @@ def _product32(
 def product32(
     b: torch.Tensor, a: torch.Tensor, scale: float, state: torch.Tensor, out: torch.Tensor | None = None
 ) -> None:
-    """Add up the elements of scale * (b @ a); see `native.product32`. The order of the sums is `tl.dot`'s."""
+    """Add up the elements of scale * (b @ a); see `native.product32`.
+
+    `tl.dot` would be faster, but has an order of its own.
+    """
     (rows, rank), columns = b.shape, a.shape[1]
     if rows and columns:
         grid = (triton.cdiv(rows, 64) * triton.cdiv(columns, 64),)
         _product32[grid](
             b, a, scale, rows, columns, rank, state, state if out is None else out,
-            store=out is not None, precision="ieee", side=64, deep=16,
+            store=out is not None, side=64, enable_fp_fusion=False,
         )  # fmt: skip

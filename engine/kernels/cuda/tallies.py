@@ -101,11 +101,15 @@ class CodeTally:
         if data.numel():
             self._state[CODES:].scatter_add_(0, data.long(), torch.ones_like(data, dtype=torch.int64))
 
-    def take(self) -> tuple[NDArray[np.uint64]]:
-        """Hand out the counts, (1, 256) or (1, 65536) uint64, and start again from nothing."""
+    def take(self) -> tuple[NDArray[np.uint64], int, float, float]:
+        """Hand out what was counted, and start again from nothing.
+
+        Returns:
+            (1, 256) or (1, 65536) uint64 counts; three zeros, because the codes tell what `FloatTally` does.
+        """
         counts = _to_host(self.counts())
         self._state.zero_()
-        return (counts[np.newaxis],)
+        return counts[np.newaxis], 0, 0.0, 0.0
 
     def counts(self) -> torch.Tensor:
         """The counts so far, (256,) or (65536,) int64, on the device."""

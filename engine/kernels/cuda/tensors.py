@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 Tensor: TypeAlias = torch.Tensor
+Weights: TypeAlias = nn.Module | Mapping[str, Any]
+"""A model, or what its `state_dict` gives."""
 
 NAMES = {
     torch.bfloat16: "BF16",
@@ -21,6 +25,23 @@ NAMES = {
 }
 """The dtypes that are counted, by safetensors' spelling."""
 
+_OTHERS = {
+    torch.bool: "BOOL",
+    torch.complex64: "C64",
+    torch.complex128: "C128",
+    torch.complex32: "C32",
+    **{
+        getattr(torch, f"{sign}int{bits}"): f"{letter}{bits}"
+        for sign, letter in (("", "I"), ("u", "U"))
+        for bits in (8, 16, 32, 64)
+    },
+    **{
+        getattr(torch, name): spelling
+        for name, spelling in (("float8_e8m0fnu", "F8_E8M0"), ("float4_e2m1fn_x2", "F4"))
+        if hasattr(torch, name)
+    },
+}
+
 _BLOCK = 1 << 22  # elements that `narrow` gets at once
 
 
@@ -33,6 +54,44 @@ def name_of(tensor: torch.Tensor) -> str:
     if tensor.dtype not in NAMES:
         raise ValueError(f"{str(tensor.dtype).removeprefix('torch.')} is not counted")
     return NAMES[tensor.dtype]
+
+
+def spelling_of(tensor: torch.Tensor) -> str:
+    """Safetensors' spelling of any dtype, `OTHER` where it has none."""
+    return NAMES.get(tensor.dtype) or _OTHERS.get(tensor.dtype, "OTHER")
+
+
+def named(weights: Weights) -> Iterator[tuple[str, Any]]:
+    """The entries of a model's state, what modules keep there beside tensors left out."""
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    return ((name, value) for name, value in state.items() if not str(name).endswith("_extra_state"))
+
+
+def flaw_of(value: Any) -> str | None:
+    """Why the elements of an entry cannot be looked at; None when they can."""
+    if not isinstance(value, torch.Tensor):
+        return f"is no tensor but a {type(value).__name__}"
+    if hasattr(value, "full_tensor"):
+        return "is spread over several processes: give it whole"
+    if value.is_meta:
+        return "is on the meta device: it has a shape and no values"
+    if value.layout != torch.strided or value.is_quantized:
+        return "is sparse or quantised: its elements do not lie side by side"
+    return None
+
+
+def identity_of(tensor: torch.Tensor) -> tuple[Any, ...] | None:
+    """Two tensors of one identity are the same elements, perhaps in another order; None for no elements."""
+    if not tensor.numel():
+        return None
+    place = str(tensor.device), tensor.data_ptr(), tensor.dtype
+    steps = sorted((step, size) for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
+    expected = 1
+    for step, size in steps:
+        if step != expected:
+            return *place, tuple(tensor.shape), tensor.stride()
+        expected *= size
+    return *place, tensor.numel()
 
 
 def to_device(values: NDArray[Any], device: str) -> torch.Tensor:
