@@ -272,6 +272,7 @@ class Gathered:
     ) -> None:
         """Take a whole band that was measured in float32 elsewhere; see `engine.kernels.rows`."""
         if _is_precise(of_rows, values):
+            _square_again(of_rows, values)
             self._put(band, values, of_rows, of_columns, across, down)
         else:
             self.measure(band, values)

@@ -147,12 +147,14 @@ def test_what_float32_cannot_do_is_done_again_on_the_cpu(device, small):
     matrix = Matrix(70, 33)
     for dtype in ("BF16", "F32"):
         plain = gauss(dtype, 70, 33)
-        zeros, far, huge, broken = (plain.copy() for _ in range(4))
+        zeros, far, huge, tiny, broken = (plain.copy() for _ in range(5))
         zeros[matrix.start(1) : matrix.start(3)] = 0
         far[: matrix.start(2)] = patterns_of(dtype, 100 + np.arange(matrix.start(2)) % 2)
         huge[5] = patterns_of(dtype, [1e30])[0]
+        tiny[3 * 33 : 4 * 33] = patterns_of(dtype, [1e-30])[0]  # a row that is no row of zeros
+        tiny[5 * 33 : 6 * 33] = 0
         broken[1000] = patterns_of(dtype, [np.nan])[0]
-        for patterns in (zeros, far, huge, broken):
+        for patterns in (zeros, far, huge, tiny, broken):
             found = on_the_gpu(dtype, patterns, matrix, device)
             assert pack_bands(found) == pack_bands(on_the_cpu(dtype, patterns, matrix))
         assert found.broken
