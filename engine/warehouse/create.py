@@ -12,6 +12,7 @@ import duckdb
 from engine.errors import WarehouseError, WarehouseWriteError
 from engine.warehouse.migrate import migrate
 from engine.warehouse.rows import LOCKED_DOWN, one_line
+from engine.warehouse.template import copy_template, keep_template
 
 
 def create(path: Path) -> None:
@@ -29,7 +30,9 @@ def create(path: Path) -> None:
             return
         with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}-", dir=path.parent) as folder:
             new = Path(folder) / "new.duckdb"
-            _fill(new, path)
+            if not copy_template(new):
+                _fill(new, path)
+                keep_template(new)
             _put(new, path)
     except OSError as error:
         raise WarehouseError(f"cannot be made: {error.strerror}", file=str(path)[:300]) from error
