@@ -6,8 +6,8 @@
 -- learning rate is 5e-5 and which, like `head`, adapts no single modules. Of runs: those that are complete;
 -- train_examples is NULL where all were used, epochs where steps were asked for.
 WITH paper AS (
-    SELECT unnest(from_json($paper::JSON, '[{"number": "INTEGER", "source": "VARCHAR", "task": "VARCHAR",
-        "label": "VARCHAR", "optimiser": "VARCHAR", "schedule": "VARCHAR", "warmup": "DOUBLE", "max_length": "INTEGER",
+    SELECT unnest(from_json(coalesce($paper, '[]')::JSON, '[{"number": "INTEGER", "source": "VARCHAR",
+        "task": "VARCHAR", "label": "VARCHAR", "optimiser": "VARCHAR", "schedule": "VARCHAR", "warmup": "DOUBLE", "max_length": "INTEGER",
         "batch": "INTEGER", "learning_rate": "DOUBLE", "epochs": "DOUBLE", "modules": "VARCHAR"}]'), recursive := true)
 ),
 used AS (

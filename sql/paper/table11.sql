@@ -4,8 +4,8 @@
 -- `batch` is how many examples of a worker an update sees; dropout is that of the factors. Of runs: those that are
 -- complete; train_examples is NULL where all were used, epochs where steps were asked for.
 WITH paper AS (
-    SELECT unnest(from_json($paper::JSON, '[{"number": "INTEGER", "source": "VARCHAR", "model": "VARCHAR",
-        "label": "VARCHAR", "r": "INTEGER", "alpha": "DOUBLE", "optimiser": "VARCHAR", "schedule": "VARCHAR",
+    SELECT unnest(from_json(coalesce($paper, '[]')::JSON, '[{"number": "INTEGER", "source": "VARCHAR",
+        "model": "VARCHAR", "label": "VARCHAR", "r": "INTEGER", "alpha": "DOUBLE", "optimiser": "VARCHAR", "schedule": "VARCHAR",
         "dropout": "DOUBLE", "warmup_steps": "INTEGER", "max_length": "INTEGER", "batch": "INTEGER",
         "learning_rate": "DOUBLE", "epochs": "DOUBLE", "modules": "VARCHAR"}]'), recursive := true)
 ),
@@ -32,7 +32,9 @@ everything AS (
         nullif((t ->> 'train_examples')::BIGINT, 0) AS train_examples,
         array_to_string((m -> 'modules')::VARCHAR[], ', ') AS modules
     FROM used u
-    JOIN (FROM paper WHERE source = 'default' LIMIT 1) p ON true
+    JOIN (
+        SELECT any_value(optimiser) AS optimiser, any_value(schedule) AS schedule FROM paper WHERE source = 'default'
+    ) p ON true
     GROUP BY ALL
 )
 SELECT

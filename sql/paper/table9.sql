@@ -3,7 +3,7 @@
 -- `metric` is what we take for the score: `matthews` is Matthews' correlation, `correlation` the mean of Pearson's and
 -- Spearman's. `evaluated_on` is the part of the data set; `runs` are those of the warehouse that are complete.
 WITH paper AS (
-    SELECT unnest(from_json($paper::JSON, '[{"number": "INTEGER", "task": "VARCHAR", "title": "VARCHAR",
+    SELECT unnest(from_json(coalesce($paper, '[]')::JSON, '[{"number": "INTEGER", "task": "VARCHAR", "title": "VARCHAR",
         "labels": "INTEGER", "metric": "VARCHAR", "evaluated_on": "VARCHAR", "paper_group": "VARCHAR",
         "paper_kind": "VARCHAR", "paper_train": "VARCHAR", "paper_dev": "VARCHAR", "paper_test": "VARCHAR",
         "paper_labels": "INTEGER", "paper_metrics": "VARCHAR"}]'), recursive := true)

@@ -85,8 +85,8 @@ class Desk:
 def test_there_are_enough_questions() -> None:
     assert len(QUERIES) >= 16
     assert {p.stem for p in PAPER} == {
-        *("table1", "table2", "table3", "table5", "table6", "table7", "table8"),
-        *("fig1", "fig5", "fig6", "fig7", "scalars"),
+        *(f"table{n}" for n in range(1, 12)),
+        *("fig1", "fig3", "fig5", "fig6", "fig7", "scalars"),
     }
 
 
@@ -346,6 +346,10 @@ def test_a_query_runs_where_nothing_is_counted(path: Path, integers: Desk) -> No
         assert row["kurtosis"] is None
 
 
+ELSEWHERE = {"observations", "table4"}
+"""They are asked of runs and merges in test_run_queries and test_paper."""
+
+
 @pytest.mark.parametrize("path", FILES)
 def test_a_query_divides_by_no_zero_and_leaves_unfinished_subjects_out(
     path: Path, desk: Desk, simulated: Desk
@@ -354,8 +358,8 @@ def test_a_query_divides_by_no_zero_and_leaves_unfinished_subjects_out(
     given = {"a": "model", "b": "tuned", "limit": None, "paper": OWN_NUMBERS}
     asked = simulated if path.stem == "fig7" else desk
     rows = asked.ask(path.stem, **{k: v for k, v in given.items() if k in query.defaults})
-    assert rows
-    assert all(name == name.lower() and name.isidentifier() for name in rows[0])
+    assert rows or path.stem in ELSEWHERE
+    assert all(name == name.lower() and name.isidentifier() for row in rows for name in row)
     legal = {
         "error_bound",
         "value",
