@@ -7,7 +7,8 @@
 -- train_examples is NULL where all were used, epochs where steps were asked for.
 WITH paper AS (
     SELECT unnest(from_json(coalesce($paper, '[]')::JSON, '[{"number": "INTEGER", "source": "VARCHAR",
-        "task": "VARCHAR", "label": "VARCHAR", "optimiser": "VARCHAR", "schedule": "VARCHAR", "warmup": "DOUBLE", "max_length": "INTEGER",
+        "task": "VARCHAR", "label": "VARCHAR", "optimiser": "VARCHAR", "schedule": "VARCHAR",
+        "warmup": "DOUBLE", "max_length": "INTEGER",
         "batch": "INTEGER", "learning_rate": "DOUBLE", "epochs": "DOUBLE", "modules": "VARCHAR"}]'), recursive := true)
 ),
 used AS (

@@ -5,7 +5,8 @@
 -- complete; train_examples is NULL where all were used, epochs where steps were asked for.
 WITH paper AS (
     SELECT unnest(from_json(coalesce($paper, '[]')::JSON, '[{"number": "INTEGER", "source": "VARCHAR",
-        "model": "VARCHAR", "label": "VARCHAR", "r": "INTEGER", "alpha": "DOUBLE", "optimiser": "VARCHAR", "schedule": "VARCHAR",
+        "model": "VARCHAR", "label": "VARCHAR", "r": "INTEGER", "alpha": "DOUBLE", "optimiser": "VARCHAR",
+        "schedule": "VARCHAR",
         "dropout": "DOUBLE", "warmup_steps": "INTEGER", "max_length": "INTEGER", "batch": "INTEGER",
         "learning_rate": "DOUBLE", "epochs": "DOUBLE", "modules": "VARCHAR"}]'), recursive := true)
 ),
