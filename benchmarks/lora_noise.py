@@ -107,7 +107,7 @@ def pretrain(data: Path, folder: Path, steps: int) -> float:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     return mean(losses[-20:])
@@ -145,7 +145,7 @@ def report(rows: list[dict[str, Any]], a: argparse.Namespace) -> str:
     """Both ways side by side, and the difference of the same seeds."""
     value = {(r["label"], r["r"], r["seed"], r["metric"]): r["value"] for r in rows}
     lines = []
-    for metric in sorted({r["metric"] for r in rows if "score" in r["metric"] or "/" in r["metric"]}):
+    for metric in sorted({r["metric"] for r in rows if r["metric"].startswith(("score", "accuracy/"))}):
         for rank in (int(r) for r in a.ranks.split(",")):
             for rate in a.rates.split(","):
                 both = [
