@@ -40,6 +40,7 @@ def sketch(name: str, elements: int, seed: int) -> Sketch:
     edges = coding_grid(_CODING.name).edges
     share = (1 - _OUTLIERS) * np.diff(ndtr((edges - mean) / sigma))
     share += _OUTLIERS * np.diff(ndtr((edges - mean) / sigma / _FAR))
+    share = np.maximum(share, 0)  # far out, rounding makes some differences negative
     counts = rng.multinomial(elements, share / share.sum())
     table = code_table(_CODING.name)
     positive = table.order[table.value[table.order] != 0]  # the two zeros are one value
