@@ -5,8 +5,7 @@
 A sketch of a complete coding (every 8- and 16-bit float) says everything about the tensor's values. One
 of 32-bit floats adds, for each code, the sum of the low halves and of their squares, and carries what no
 sum tells: the number of exact zeros and the smallest and largest finite element. A scan that looks at the
-    order
-of elements too adds `Bands`, which combine as exactly.
+order of elements too adds `Bands`, which combine as exactly.
 """
 
 from __future__ import annotations
