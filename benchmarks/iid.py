@@ -128,7 +128,7 @@ def _limits(matrix: Any, dtype: str, *, spectrum: bool = False) -> dict[str, boo
     """Whether a matrix is inside each limit."""
     import numpy as np
 
-    from engine.bands import BandCounter
+    from engine.bands.counter import BandCounter
     from engine.nouns.dtypes import DTYPES
     from engine.nouns.matrices import SMALLEST_SIDE, Matrix
     from engine.sketch import as_f32, observe

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bands import Bands, Values, combine_bands
+from engine.bands.gathering import combine_bands
+from engine.bands.known import Bands, Values
 from engine.errors import TaskError
 from engine.kernels import cpu
 from engine.near import NOWHERE, Near

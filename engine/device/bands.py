@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bands import Bands, Gathered, Loose, Values
+from engine.bands.gathering import Gathered
+from engine.bands.known import Bands, Loose, Values
 from engine.device.pairs import ValueTables, kind_of
 from engine.nouns.dtypes import Dtype
 from engine.nouns.matrices import Matrix

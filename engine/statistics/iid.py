@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bands import Bands, Run, add_columns, as_float
+from engine.bands.known import Bands, Run, add_columns, as_float
 from engine.statistics.distribution import Distribution
 from engine.statistics.moments import Moments
 from engine.statistics.tails import NORMAL, Squares, beta_quantile, mean_limit, squares

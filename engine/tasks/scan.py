@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bands import BandCounter
+from engine.bands.counter import BandCounter
 from engine.device.counter import AnyCounter
 from engine.device.worker import Device
 from engine.nouns.dtypes import DTYPES

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.bands import pack_bands
+from engine.bands.packing import pack_bands
 from engine.execution.fold import Partial
 from engine.nouns.names import place
 from engine.nouns.records import DEQUANTISED, TensorInfo

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from engine.bands import pack_bands, unpack_bands
+from engine.bands.packing import pack_bands, unpack_bands
 from engine.nouns.dtypes import CODINGS
 from engine.nouns.records import Checkpoint
 from engine.nouns.tasks import Part

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from engine.bands import unpack_bands
+from engine.bands.packing import unpack_bands
 from engine.execution.fold import Partial
 from engine.nouns.matrices import measured_matrix
 from engine.nouns.records import Checkpoint, TensorInfo

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.bands import BandCounter, combine_bands, pack_bands
+from engine.bands.counter import BandCounter
+from engine.bands.gathering import combine_bands
+from engine.bands.packing import pack_bands
 from engine.device.counter import GpuCounter, make_counter
 from engine.kernels import rows as on_cpu
 from engine.kernels.cuda.rows import measure_rows

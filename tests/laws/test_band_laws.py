@@ -12,15 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.bands import (
-    BandCounter,
-    Bands,
-    add_columns,
-    as_float,
-    combine_bands,
-    pack_bands,
-    unpack_bands,
-)
+from engine.bands.counter import BandCounter
+from engine.bands.gathering import combine_bands
+from engine.bands.known import Bands, add_columns, as_float
+from engine.bands.packing import pack_bands, unpack_bands
 from engine.nouns.matrices import Matrix
 from tests.builders import patterns_of, values_of
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from engine.bands import BandCounter
+from engine.bands.counter import BandCounter
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.matrices import (
     MOST_COLUMNS,
