@@ -22,7 +22,7 @@ from engine.cli import (
     tuning,
     verifying,
 )
-from engine.cli.output import complain, prepare_streams
+from engine.cli.output import complain, prepare_streams, say
 from engine.cli.startup import collect_rarely, ending_at_once
 from engine.errors import GaussmeterError
 from engine.execution.process import few_arenas, without_blas_threads, without_telemetry
@@ -43,7 +43,7 @@ _debug = False
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"gaussmeter {__version__}")
+        say(f"gaussmeter {__version__}\n")
         raise typer.Exit
 
 

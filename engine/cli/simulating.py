@@ -35,6 +35,7 @@ def simulate(
     warehouse: options.Warehouse = Path(WAREHOUSE),
     form: options.As = Format.TABLE,
     output: options.Output = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Simulate weights under noise as the paper does, a tensor of one subject for each level.
 
@@ -44,7 +45,7 @@ def simulate(
     without_scipy()
     from engine.verbs.simulate import simulate as run
 
-    with progress() as listener:
+    with progress(quiet=quiet) as listener:
         report = run(
             seed=seed,
             points=points,
@@ -59,6 +60,8 @@ def simulate(
         say(json.dumps(asdict(report), indent=1) + "\n")
         return
     if form is Format.TABLE and output is None:
+        if quiet:
+            return
         say(printable(_sentence(report)) + f" in {warehouse}\n\n")
     _print(report, form, output)
 

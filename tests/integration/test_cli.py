@@ -632,7 +632,7 @@ def test_head_takes_what_it_wants(folder):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("words", [["ls", "-f", "json"]], ids=str)
+@pytest.mark.parametrize("words", [["ls", "-f", "json"], ["--version"]], ids=str)
 def test_output_that_cannot_be_written_is_one_sentence(folder, words):
     with Path("/dev/full").open("w") as full:
         assert "No space left on device" in finish(
