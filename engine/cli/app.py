@@ -22,14 +22,15 @@ from engine.cli import (
     tuning,
     verifying,
 )
-from engine.cli.output import complain, prepare_streams, say
+from engine.cli.failing import Commands, reader_has_gone, say_why
+from engine.cli.output import prepare_streams, say
 from engine.cli.startup import collect_rarely, ending_at_once
-from engine.errors import GaussmeterError
 from engine.execution.process import few_arenas, without_blas_threads, without_telemetry
 from engine.version import __version__
 
 app = typer.Typer(
     name="gaussmeter",
+    cls=Commands,
     help="Counts every value of a model checkpoint, keeps the counts in DuckDB, and answers questions.",
     no_args_is_help=True,
     add_completion=False,
@@ -96,13 +97,9 @@ def main() -> None:
     collect_rarely()
     try:
         app()
-    except GaussmeterError as error:
-        if _debug:
-            raise
-        complain(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "gaussmeter: interrupted; what was counted is kept, and the same command goes on with it\n"
-        )
-        sys.exit(130)
+    except SystemExit as end:
+        if reader_has_gone(end):
+            sys.exit(0)
+        raise
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - Python's 1 would be "the answer is no"
+        sys.exit(say_why(error, debug=_debug))

@@ -56,8 +56,9 @@ def nearest(
         str | None,
         typer.Option(
             metavar="KIND",
-            help="Only checkpoint, delta, adapter, merge, simulation or observation; all for everything. By "
-            "default deltas and adapters are compared with each other, and everything else likewise.",
+            help="Only checkpoint, delta, adapter, merge, edit, simulation or observation; all for "
+            "everything. By default deltas and adapters are compared with each other, and everything else "
+            "likewise.",
         ),
     ] = None,
     warehouse: options.Warehouse = Path(WAREHOUSE),

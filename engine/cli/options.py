@@ -94,20 +94,20 @@ def parse_size(text: str | None, option: str) -> int | None:
         return None
     try:
         return sizes.parse_size(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the latter of hundreds of digits
         raise ConfigError(f"{option} takes a size such as 500MB or 256MiB, not {text!r}") from error
 
 
 def parse_parameters(words: list[str] | None) -> dict[str, str | int | float | None]:
-    """Read NAME=VALUE words; a value that is a number is one.
+    """Read NAME=VALUE words; whether a value is a number, the query tells.
 
     Raises:
         ConfigError: a word without an equals sign.
     """
-    from engine.warehouse.queries import parse_value
+    from engine.warehouse.queries import typed
 
     pairs = [word.partition("=") for word in words or []]
     for name, equals, _ in pairs:
         if not name or not equals:
             raise ConfigError(f"--param takes NAME=VALUE, not {name + equals!r}")
-    return {name: parse_value(value) for name, _, value in pairs}
+    return {name: typed(value) for name, _, value in pairs}

@@ -40,9 +40,12 @@ def _forget(descriptor: int) -> None:
 
 
 def complain(text: str) -> None:
-    """Write one sentence to standard error."""
-    sys.stderr.write(f"gaussmeter: {printable(' '.join(text.split()))}\n")
-    sys.stderr.flush()
+    """Write one sentence to standard error; where that cannot be written, the exit code alone tells."""
+    try:
+        sys.stderr.write(f"gaussmeter: {printable(' '.join(text.split()))}\n")
+        sys.stderr.flush()
+    except OSError:
+        _forget(sys.stderr.fileno())
 
 
 def prepare_streams() -> None:

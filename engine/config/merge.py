@@ -25,7 +25,11 @@ _REFUSED = {
     "modules": "modules are not merged one by one; list whole models under 'models'",
     "chat_template": "is not read; the base's is carried over",
 }
+_LAYERS = ("slices", "modules")
+"""What stands in place of `models`."""
+
 _MEMORY_ONLY = "int8_mask"
+_FILTER_WISE = "filter_wise"  # of mergekit's model_stock; only false says what ours does
 _CHANGING = "rescale"  # mergekit's trimming methods all have it; where ours has not, only false says the same
 
 
@@ -150,7 +154,7 @@ def parse_merge(data: Any, schemas: Mapping[str, Schema], path: str | Path) -> M
     kept = {k: v for k, v in data.items() if k not in _REFUSED} if isinstance(data, dict) else data
     file, faults = examine(kept, _File, str(path))
     cut = [f"{key}: {_REFUSED[key]}" for key in data if key in _REFUSED]
-    if cut:
+    if any(key in data for key in _LAYERS):
         faults = [f for f in faults if f != "models: is missing"]
     faults = cut + faults
     method = kept.get("merge_method")
@@ -198,8 +202,10 @@ class _Reader:
             if not isinstance(name, str):
                 continue  # said elsewhere
             parameter = known.get(name)
-            if name == _MEMORY_ONLY and isinstance(given, bool) and not per_model:
+            if name == _MEMORY_ONLY and isinstance(given, bool):
                 self.notes.append(f"{at}: changes nothing here; masks take no memory")
+            elif name == _FILTER_WISE and isinstance(given, bool):
+                self._filter_wise(given, at)
             elif parameter is None and self._is_ignored(name, given):
                 self.notes.append(f"{at}: changes nothing; {self.schema.name} has no such parameter")
             elif parameter is None and name == _CHANGING:
@@ -214,6 +220,14 @@ class _Reader:
                 if value is not None:
                     values[name] = value
         return values
+
+    def _filter_wise(self, given: bool, at: str) -> None:
+        if self.schema.name != "model_stock":
+            self.notes.append(f"{at}: changes nothing; {self.schema.name} has no such parameter")
+        elif given:
+            self.faults.append(f"{at}: model_stock looks at whole tensors, not at their rows; leave it out")
+        else:
+            self.notes.append(f"{at}: changes nothing; model_stock looks at whole tensors")
 
     def _is_ignored(self, name: str, given: Any) -> bool:
         """Whether it is another method's parameter, which mergekit reads over."""

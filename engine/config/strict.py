@@ -21,6 +21,7 @@ MOST_BYTES = 10 << 20
 _MOST_DEPTH = 50
 _MOST_FAULTS = 100
 _MOST_SHOWN = 100  # characters of a value
+_MOST_DIGITS = 100  # of a whole number: Python does not even print those of thousands
 
 
 class Strict(BaseModel):
@@ -67,6 +68,15 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
             seen.add(name)
         made: dict[Any, Any] = super().construct_mapping(node, deep)
         return made
+
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > _MOST_DIGITS:
+            said = f"a whole number of {len(node.value):,} characters is not read"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark)
+        return int(super().construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def load(path: str | Path, model: type[Model]) -> Model:
@@ -136,11 +146,26 @@ def examine(data: Any, model: type[Model], file: str) -> tuple[Model | None, lis
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"
         raise ConfigError(f"expected keys and values, found {found}", file=file)
+    if broken := [f"{place}: is not valid Unicode" for place in _surrogates(data)]:
+        return None, broken
     try:
         return model.model_validate(data), []
     except ValidationError as error:
         faults = list(dict.fromkeys(_faults(error, model)))
         return None, faults + [""] * (error.error_count() - min(error.error_count(), _MOST_FAULTS))
+
+
+def _surrogates(data: Any, place: str = "") -> Iterator[str]:
+    """Places of keys and values that hold halves of characters, which no file could: YAML can spell them."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _surrogates(key, f"{place}.{key}" if place else str(key))
+            yield from _surrogates(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(data, (list, tuple)):
+        for i, value in enumerate(data):
+            yield from _surrogates(value, f"{place}.{i}")
+    elif isinstance(data, str) and not data.isascii() and any("\ud800" <= c <= "\udfff" for c in data):
+        yield _short(place).encode("utf-8", "backslashreplace").decode()
 
 
 def examine_further(data: Any, model: type[Model], file: str) -> tuple[Model | None, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _KEY = "gaussmeter"
 _FINAL = ("STOPPED", "SUCCEEDED", "FAILED")
+_NOT_FOUND = "status code 404"
 _POLL_SECONDS = 1.0
 _TALKATIVE = ("ray", "ray.dashboard", "ray.dashboard.modules.dashboard_sdk")
 """Loggers with a level of their own, which say what is uploaded; that is not for users."""
@@ -54,7 +56,7 @@ class RayJobs:
         self._address = address
         try:
             self._client: JobSubmissionClient = JobSubmissionClient(address)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError) as error:  # KeyError: something else answers
             raise ConfigError(f"no Ray cluster answers there: {first_line(error)}", file=address) from error
         for name in _TALKATIVE:  # here, because the client has set them anew
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -66,21 +68,22 @@ class RayJobs:
             the job's number.
 
         Raises:
-            TaskError: the cluster refuses it.
+            TaskError: the cluster refuses it, or does not answer.
         """
         environment = {"working_dir": str(folder), "env_vars": {"PYTHONUNBUFFERED": "1"}}
-        try:
+        with self._spoken("the cluster refuses the job"):
             return str(
                 self._client.submit_job(entrypoint=command, runtime_env=environment, metadata={_KEY: name})
             )
-        except (RuntimeError, ValueError) as error:
-            raise TaskError(
-                f"the cluster refuses the job: {first_line(error)}", file=self._address
-            ) from error
 
     def all(self) -> list[RayJob]:
-        """Our jobs, the newest first."""
-        found = [j for j in self._client.list_jobs() if j.submission_id and _KEY in (j.metadata or {})]
+        """Our jobs, the newest first.
+
+        Raises:
+            TaskError: the cluster does not answer, or not as it should.
+        """
+        with self._spoken():
+            found = [j for j in self._client.list_jobs() if j.submission_id and _KEY in (j.metadata or {})]
         found.sort(key=lambda j: j.start_time or 0, reverse=True)
         return [_job(j) for j in found]
 
@@ -89,16 +92,21 @@ class RayJobs:
 
         Raises:
             ConfigError: there is none.
+            TaskError: as for `all`.
         """
-        try:
-            return _job(self._client.get_job_info(number))
-        except RuntimeError as error:
-            raise ConfigError(f"the cluster has no job {number!r}", file=self._address) from error
+        with self._spoken():
+            try:
+                return _job(self._client.get_job_info(number))
+            except RuntimeError as error:
+                if _NOT_FOUND not in str(error):
+                    raise
+                raise ConfigError(f"the cluster has no job {number!r}", file=self._address) from error
 
     def logs(self, number: str) -> str:
         """What a job has printed; errors as for `get`."""
         self.get(number)
-        return str(self._client.get_job_logs(number))
+        with self._spoken():
+            return str(self._client.get_job_logs(number))
 
     def follow(self, number: str) -> Iterator[str]:
         """What a job prints, until it ends; errors as for `get`."""
@@ -118,7 +126,21 @@ class RayJobs:
     def stop(self, number: str) -> bool:
         """Ask a job to stop; whether it was running. Errors as for `get`."""
         self.get(number)
-        return bool(self._client.stop_job(number))
+        with self._spoken():
+            return bool(self._client.stop_job(number))
+
+    @contextmanager
+    def _spoken(self, what: str = "the cluster does not answer as it should") -> Iterator[None]:
+        """Say in one sentence what a cluster said, or that it has gone."""
+        from ray.exceptions import RayError
+
+        try:
+            yield
+        except OSError as error:
+            gone = f"the cluster does not answer: {first_line(error)}"
+            raise TaskError(gone, file=self._address) from error
+        except (RuntimeError, ValueError, RayError) as error:  # RayError: a token is missing
+            raise TaskError(f"{what}: {first_line(error)}", file=self._address) from error
 
 
 def _job(found: Any) -> RayJob:

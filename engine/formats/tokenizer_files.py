@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.errors import FormatError
@@ -28,6 +28,9 @@ _CARRIED = re.compile(
     """,
     re.VERBOSE,
 )
+_FOLDERS = re.compile(r"additional_chat_templates|\d+_[A-Za-z]+")
+_MAY_NAME_CODE = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+
 USUAL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "vocab.txt",
@@ -54,6 +57,16 @@ def carried(names: Iterable[str]) -> list[str]:
         names: of files in the base's folder; what lies deeper by its path.
     """
     return sorted(n for n in names if _CARRIED.fullmatch(n) and not n.startswith(".") and not is_weights(n))
+
+
+def is_folder_of_some(name: str) -> bool:
+    """Whether a folder beside the weights may hold files that are taken over, by its name."""
+    return _FOLDERS.fullmatch(name) is not None
+
+
+def has_own_code(files: Mapping[str, bytes]) -> bool:
+    """Whether a model needs programs from its folder, by its settings and those of its tokenizer."""
+    return any(b'"auto_map"' in files.get(name, b"") for name in _MAY_NAME_CODE)
 
 
 def with_vocabulary_size(data: bytes, rows: int, file: str = "config.json") -> bytes:

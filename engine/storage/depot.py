@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.errors import ConfigError, TaskError
@@ -143,5 +143,6 @@ def _path(uri: str) -> Path:
 def _sweep(folder: Path) -> None:
     """Remove what others left that were killed a while ago."""
     for left in folder.glob(f"{_SCRATCH}*"):
-        if time.time() - left.stat().st_mtime > _ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another export has just ended
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)

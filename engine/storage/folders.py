@@ -7,7 +7,7 @@ nothing, so that files there are found by their usual names.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -30,6 +30,10 @@ class Folder(Protocol):
 
     def names(self) -> tuple[str, ...]:
         """Names of what lies in it, not below; empty where nothing can be listed."""
+        ...
+
+    def names_below(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
+        """Paths of what lies in those of its folders whose names are wanted; empty as for `names`."""
         ...
 
     def tree(self) -> dict[str, SourceFile] | None:
@@ -76,16 +80,27 @@ class LocalFolder:
         except OSError as error:
             raise FormatError(f"cannot be listed: {error.strerror}", file=self.uri) from error
 
+    def names_below(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
+        """See `Folder`."""
+        folders = [LocalFolder(self.path / n) for n in self.names() if wanted(n) and (self.path / n).is_dir()]
+        return tuple(f"{folder.path.name}/{name}" for folder in folders for name in folder.names())
+
     def tree(self) -> dict[str, SourceFile]:
-        """List the files below; links to directories are not followed. See `Folder`."""
+        """List the files below; links to directories are not followed. See `Folder`.
+
+        Raises:
+            FormatError: something cannot be looked at: a link to itself, a folder of somebody else.
+        """
         found = {}
-        for directory, _, names in os.walk(self.path):
+        for directory, _, names in os.walk(self.path, onerror=_unlisted):
             for name in names:
                 path = os.path.join(directory, name)  # noqa: PTH118 - of thousands of chunks
                 try:
                     status = os.stat(path)  # noqa: PTH116
                 except FileNotFoundError:  # a link to nothing
                     continue
+                except OSError as error:
+                    raise FormatError(f"cannot be read: {error.strerror}", file=path) from error
                 source = SourceFile(path, status.st_size, str(status.st_mtime_ns))
                 found[os.path.relpath(path, self.path)] = source
         return found
@@ -114,6 +129,12 @@ class LocalFolder:
             raise FormatError(
                 f"the shard {name!r} is a link that leads outside its directory", file=claimed_by
             )
+
+
+def _unlisted(error: OSError) -> None:
+    """Refuse a folder that cannot be listed; one that is not there holds nothing."""
+    if not isinstance(error, FileNotFoundError):
+        raise FormatError(f"cannot be listed: {error.strerror}", file=str(error.filename)) from error
 
 
 class DistantFolder:
@@ -165,6 +186,10 @@ class HubFolder(DistantFolder):
         """See `Folder`."""
         return tuple(name for name in self.tree_names() if "/" not in name)
 
+    def names_below(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
+        """See `Folder`."""
+        return tuple(n for n in self.tree_names() if n.count("/") == 1 and wanted(n.partition("/")[0]))
+
     def tree_names(self) -> list[str]:
         """Paths of all files in and below it."""
         return sorted(self._paths)
@@ -184,13 +209,23 @@ class BucketFolder(DistantFolder):
 
     def names(self) -> tuple[str, ...]:
         """See `Folder`."""
+        return self._listed()[0]
+
+    def names_below(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
+        """See `Folder`."""
+        folders = [name for name in self._listed()[1] if wanted(name)]
+        return tuple(f"{f}/{name}" for f in folders for name in BucketFolder(self.address(f)).names())
+
+    def _listed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of files and of folders."""
         import obstore
 
         root, prefix = split_address(self.uri)
 
-        def ask() -> tuple[str, ...]:
+        def ask() -> tuple[tuple[str, ...], tuple[str, ...]]:
             listed = obstore.list_with_delimiter(open_store(root), prefix or None)
-            return tuple(sorted(o["path"].rpartition("/")[2] for o in listed["objects"]))
+            files = (o["path"] for o in listed["objects"])
+            return _last(files), _last(path.rstrip("/") for path in listed["common_prefixes"])
 
         return _asked(ask, self.uri)
 
@@ -228,6 +263,10 @@ class WebFolder(DistantFolder):
         """Nothing; see `Folder`."""
         return ()
 
+    def names_below(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
+        """Nothing; see `Folder`."""
+        return ()
+
     def tree(self) -> None:
         """Nothing; see `Folder`."""
 
@@ -238,6 +277,10 @@ class WebFolder(DistantFolder):
     def address(self, name: str) -> str:
         """See `Folder`."""
         return f"{self.uri}/{name}{self._query}"
+
+
+def _last(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(path.rpartition("/")[2] for path in paths))
 
 
 def _asked(ask: Callable[[], Answer], uri: str) -> Answer:

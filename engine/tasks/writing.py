@@ -70,10 +70,21 @@ class Files:
         self._begun = self._done
 
     def _close(self) -> None:
-        if self._path is not None:
-            self._let_go()
-            os.close(self._descriptor)
-            self._path = None
+        """Close what is open; network file systems say only then that a disk is full.
+
+        Raises:
+            TaskError: what was written did not arrive.
+        """
+        if self._path is None:
+            return
+        path, self._path = self._path, None
+        try:
+            try:
+                self._let_go()
+            finally:
+                os.close(self._descriptor)
+        except OSError as error:
+            raise TaskError(f"could not be written: {error.strerror}", file=path) from error
 
 
 def _is_nothing(data: NDArray[np.uint8]) -> bool:

@@ -134,7 +134,7 @@ def edit(
         raise ConfigError(f"a file must hold at least one byte, not {shard_bytes:,}")
     output = Output(str(out))
     choice = Choice(Selection(tuple(include), tuple(exclude)), matrices=not include)
-    wish = Wish(opened(str(model)), None if base is None else opened(str(base)), change, choice)
+    wish = Wish(*opened(str(model)), None if base is None else opened(str(base))[0], change, choice)
     job = EditJob(wish, output, shard_bytes, name or output.path.name)
     with ExitStack() as stack:
         if executor is None:

@@ -12,6 +12,7 @@ from engine.nouns.editing import Edit
 from engine.nouns.records import Checkpoint
 from engine.plan import Selection
 from engine.plan.editing import Choice
+from engine.storage import Place, locate
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,14 @@ class Wish:
 
     Attributes:
         model: what is edited.
+        place: where that was found.
         base: what it is compared with, if anything.
         change: what is kept.
         choice: of which tensors.
     """
 
     model: Checkpoint
+    place: Place
     base: Checkpoint | None
     change: Edit
     choice: Choice
@@ -61,17 +64,17 @@ def wish_of(record: Mapping[str, Any], file: str) -> Wish:
         model, base, matrices = str(spec["model"]), spec["base"], bool(spec["matrices"])
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError("does not say how it was edited", file=file) from error
-    return Wish(
-        opened(model), None if base is None else opened(str(base)), change, Choice(selection, matrices)
-    )
+    others = None if base is None else opened(str(base))[0]
+    return Wish(*opened(model), others, change, Choice(selection, matrices))
 
 
-def opened(uri: str) -> Checkpoint:
+def opened(uri: str) -> tuple[Checkpoint, Place]:
     """Open a checkpoint that must be sound.
 
     Raises:
         ConfigError, FormatError, TaskError: see `open_checkpoint`.
     """
-    checkpoint = open_checkpoint(uri)
+    place = locate(uri)
+    checkpoint = open_checkpoint(place.uri, place)
     require_sound(checkpoint)
-    return checkpoint
+    return checkpoint, place

@@ -96,7 +96,7 @@ class EditJob:
         written.run(
             means,
             partial(self._write, replace(means, force=False)),
-            lambda: beside(self._wish.model),
+            lambda: beside(self._wish.place),
             self._record(),
             last=self._last,
         )

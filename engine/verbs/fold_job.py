@@ -21,6 +21,7 @@ from engine.plan.fates import counts
 from engine.plan.folding import Folding, fates_of, plan_fold
 from engine.plan.merge import Recipe
 from engine.plan.shared import Covered, SharedPlan
+from engine.storage import Place, locate
 from engine.tasks.merge import Manner, MergeBody
 from engine.verbs.derive import Means, derive
 from engine.verbs.merge_card import beside, page
@@ -58,7 +59,7 @@ class FoldJob:
 
     def __init__(self, adapter: str, base: str | None, output: Output, shard_bytes: int, name: str) -> None:
         self._adapter = open_adapter(adapter)
-        self._base = _opened(self._adapter, base)
+        self._base, self._place = _opened(self._adapter, base)
         self._stock = take_stock(self._adapter, self._base, Selection())
         self.method = METHODS[self._adapter.method]
         self.notes = (self._adapter.note,) if self._adapter.note else ()
@@ -91,7 +92,7 @@ class FoldJob:
         self.written.run(
             means,
             partial(self._write, replace(means, force=False)),
-            lambda: beside(self._base) | {"README.md": self._card()},
+            lambda: beside(self._place) | {"README.md": self._card()},
             self._record(),
         )
 
@@ -140,10 +141,11 @@ class FoldJob:
         return page(self.written.output.path.name, says, names, self.fates, lines)
 
 
-def _opened(adapter: Adapter, base: str | None) -> Checkpoint:
+def _opened(adapter: Adapter, base: str | None) -> tuple[Checkpoint, Place]:
     uri = base or adapter.base
     if not uri:
         raise ConfigError("does not say which model it changes; name it with --base", file=adapter.uri)
-    checkpoint = open_checkpoint(address_of(uri))
+    place = locate(address_of(uri))
+    checkpoint = open_checkpoint(place.uri, place)
     require_sound(checkpoint)
-    return checkpoint
+    return checkpoint, place

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from engine.formats.tokenizer_files import TOKEN_FILES, USUAL, carried, with_dtype, with_vocabulary_size
-from engine.nouns.records import Checkpoint
+from engine.formats.tokenizer_files import (
+    TOKEN_FILES,
+    USUAL,
+    carried,
+    has_own_code,
+    is_folder_of_some,
+    with_dtype,
+    with_vocabulary_size,
+)
 from engine.plan.fates import Fate, counts
-from engine.storage import locate, read_whole
+from engine.storage import Place, read_whole
 from engine.verbs.merge_inputs import Inputs
 from engine.version import __version__
 
@@ -25,7 +32,7 @@ def files_of(inputs: Inputs) -> dict[str, bytes]:
         FormatError: one of them is damaged.
         TaskError: a store does not answer.
     """
-    found, folder = beside(inputs.operands[0]), locate(inputs.operands[0].uri).folder
+    found, folder = beside(inputs.place), inputs.place.folder
     if _CONFIG in found and inputs.recipe.out_dtype is not None:
         found[_CONFIG] = with_dtype(found[_CONFIG], _NAMES[inputs.recipe.out_dtype])
     if inputs.rows is not None:
@@ -37,15 +44,26 @@ def files_of(inputs: Inputs) -> dict[str, bytes]:
     return found
 
 
-def beside(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """What is carried over from beside the weights of a model, by name.
+def beside(place: Place) -> dict[str, bytes]:
+    """What is carried over from beside the weights of a model, by path.
+
+    Args:
+        place: where the model is; of one that was named as a file, programs that lie beside it belong to it
+            only if its settings say that it has code of its own.
 
     Raises:
         TaskError: a store does not answer.
     """
-    folder = locate(checkpoint.uri).folder
-    names = carried(folder.names()) or [name for name in USUAL if folder.has(name)]
-    return {name: read_whole(folder.address(name), _MOST_BYTES) for name in names}
+    folder = place.folder
+    listed = [*folder.names(), *folder.names_below(is_folder_of_some)]
+    names = carried(listed) or [name for name in USUAL if folder.has(name)]
+
+    def read(chosen: Iterable[str]) -> dict[str, bytes]:
+        return {name: read_whole(folder.address(name), _MOST_BYTES) for name in chosen}
+
+    programs = [name for name in names if name.endswith(".py")]
+    found = read(name for name in names if name not in programs)
+    return found | (read(programs) if place.file is None or has_own_code(found) else {})
 
 
 def record_of(inputs: Inputs, fates: Sequence[Fate]) -> dict[str, Any]:

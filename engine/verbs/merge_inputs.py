@@ -10,14 +10,16 @@ from typing import Any
 
 from engine.config.merge import MergeRecipe, parse_merge
 from engine.config.strict import dump_yaml, read_yaml
+from engine.errors import shown
 from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.formats.vocabulary import read_vocabulary
 from engine.merge_methods.registry import SCHEMAS
 from engine.nouns.merging import Roles
-from engine.nouns.names import place
+from engine.nouns.names import place as place_of
 from engine.nouns.records import Checkpoint
 from engine.plan.fates import Fate, decide
 from engine.plan.rows import RowMap, Table, map_rows
+from engine.storage import Place, locate
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
@@ -29,9 +31,10 @@ class Inputs:
     Attributes:
         recipe: how.
         operands: what is read, each once; the first gives names, configuration and tokenizer.
+        place: where the first was found.
         roles: which of them is what.
         config: the configuration as plain data, with the places where the models were found.
-        text: the configuration as it was written.
+        text: the configuration as it was written, without what may be secret.
         rows: which rows for tokens belong together; None where they are all in their places.
         tables: how many rows for tokens each operand has.
         layers: how many layers the first operand has.
@@ -39,6 +42,7 @@ class Inputs:
 
     recipe: MergeRecipe
     operands: tuple[Checkpoint, ...]
+    place: Place
     roles: Roles
     config: dict[str, Any]
     text: str
@@ -74,20 +78,24 @@ def open_inputs(config: str | Path | Mapping[str, Any]) -> Inputs:
     where = "the configuration" if isinstance(config, Mapping) else str(config)
     recipe = parse_merge(data, SCHEMAS, where)
     opened: dict[str, Checkpoint] = {}
+    places: dict[str, Place] = {}
     for uri in (recipe.base or recipe.models[0], *recipe.models):
         if uri not in opened:
-            opened[uri] = open_checkpoint(address_of(uri))
+            place = locate(address_of(uri))
+            opened[uri] = open_checkpoint(place.uri, place)
             require_sound(opened[uri])
+            places[opened[uri].uri] = place
     operands = {c.uri: c for c in opened.values()}
     numbers = {uri: list(operands).index(c.uri) for uri, c in opened.items()}
     models = tuple(numbers[uri] for uri in recipe.models)
-    tables = [_table(checkpoint) for checkpoint in operands.values()]
+    tables = [_table(checkpoint, places[checkpoint.uri]) for checkpoint in operands.values()]
     return Inputs(
         recipe=recipe,
         operands=tuple(operands.values()),
+        place=next(iter(places.values())),
         roles=Roles(0 if recipe.schema.base else None, models),
         config=_resolved(data, {uri: c.uri for uri, c in opened.items()}),
-        text=dump_yaml(data),
+        text=shown(dump_yaml(data)),
         rows=_rows(tables, recipe.tokenizer),
         tables=tuple(table.rows for table in tables),
         layers=_layers(next(iter(operands.values()))),
@@ -95,7 +103,7 @@ def open_inputs(config: str | Path | Mapping[str, Any]) -> Inputs:
 
 
 def _layers(checkpoint: Checkpoint) -> int:
-    found = (place(t.name).layer for t in checkpoint.tensors)
+    found = (place_of(t.name).layer for t in checkpoint.tensors)
     return 1 + max((layer for layer in found if layer is not None), default=-1)
 
 
@@ -124,10 +132,11 @@ def _rows(tables: Sequence[Table], mode: str | None) -> RowMap | None:
     return found if moved or len({found.rows, *(table.rows for table in tables)}) > 1 else None
 
 
-def _table(checkpoint: Checkpoint) -> Table:
+def _table(checkpoint: Checkpoint, place: Place) -> Table:
     """The rows for tokens: those of the embedding."""
-    rows = [t.shape[0] for t in checkpoint.tensors if len(t.shape) == 2 and place(t.name).role == "embedding"]
-    return Table(checkpoint.uri, max(rows, default=0), read_vocabulary(checkpoint.uri) if rows else None)
+    tables = [t for t in checkpoint.tensors if len(t.shape) == 2 and place_of(t.name).role == "embedding"]
+    vocabulary = read_vocabulary(checkpoint.uri, place) if tables else None
+    return Table(checkpoint.uri, max((t.shape[0] for t in tables), default=0), vocabulary)
 
 
 def refusals(fates: Sequence[Fate]) -> tuple[tuple[str, str], ...]:

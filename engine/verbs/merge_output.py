@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,7 @@ class Output:
     def _put(self, name: str, data: bytes) -> None:
         """Write a file that is there whole or not at all."""
         beside = self.path / (name + _PARTIAL)
+        beside.parent.mkdir(exist_ok=True)
         with beside.open("wb") as file:
             file.write(data)
             file.flush()
@@ -207,8 +208,10 @@ class Output:
         """Remove the files of an earlier merge."""
         found = self.record()
         for name in (found or {}).get("files", {}):
-            if "/" not in name:
+            if not {"", ".", ".."} & set(name.split("/")):
                 (self.path / name).unlink(missing_ok=True)
+                with suppress(OSError):  # one that holds something else stays
+                    (self.path / name).parent.rmdir()
         (self.path / RECORD).unlink(missing_ok=True)
 
     @contextmanager

@@ -15,7 +15,7 @@ from engine.warehouse.result import Result
 from engine.warehouse.rows import Connection, all_rows
 from engine.warehouse.store import Warehouse
 
-KINDS = ("checkpoint", "delta", "adapter", "merge", "edit", "simulation", "all")
+KINDS = ("checkpoint", "delta", "adapter", "merge", "edit", "simulation", "observation", "all")
 """What `kind` may be."""
 
 

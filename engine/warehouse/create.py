@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -13,6 +14,9 @@ from engine.errors import WarehouseError, WarehouseWriteError
 from engine.warehouse.migrate import migrate
 from engine.warehouse.rows import LOCKED_DOWN, one_line
 from engine.warehouse.template import copy_template, keep_template
+
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What file systems without hard links say."""
 
 
 def create(path: Path) -> None:
@@ -55,7 +59,9 @@ def _put(new: Path, path: Path) -> None:
         os.link(new, path)
     except FileExistsError:
         _replace_if_empty(new, path)
-    except PermissionError:  # a file system without links
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
         new.rename(path)
 
 

@@ -24,6 +24,9 @@ from engine.warehouse.sql_files import scripts
 Value = str | int | float | None
 
 _NAME = re.compile(r"[\w-]+")
+_NUMBER = re.compile(
+    r"[+-]?(inf(inity)?|nan|((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?)", re.IGNORECASE
+)
 _PARAMETER = re.compile(r"^-- param (\w+) = (.*?): (.*)$", re.MULTILINE)
 
 
@@ -56,10 +59,23 @@ def parse_query(sql: str, name: str = "") -> Query:
     )
 
 
+class Typed(str):
+    """A value as somebody typed it: whether it is a number, the parameter's default tells."""
+
+    __slots__ = ()
+
+
+def typed(text: str) -> Value:
+    """A value that was typed: NULL, or what `run_query` makes of it."""
+    return None if text.upper() == "NULL" else Typed(text)
+
+
 def parse_value(text: str) -> Value:
-    """Read NULL, a whole number, a number or, failing these, a word."""
+    """Read NULL, a whole number, a number or, failing these, a word; 007 and 1_0 are words."""
     if text.upper() == "NULL":
         return None
+    if not _NUMBER.fullmatch(text):
+        return str(text)
     for kind in (int, float):
         try:
             return kind(text)
@@ -115,7 +131,8 @@ def run_query(connection: Connection, query: Query, given: Mapping[str, Value]) 
     Args:
         connection: open for reading.
         query: what to run.
-        given: parameters by name; those of a named query are optional and must be declared.
+        given: parameters by name; those of a named query are optional and must be declared. What was typed
+            is a number where the default is one, and where nothing is declared and it looks like one.
 
     Raises:
         ConfigError: the SQL is wrong, or a parameter is unknown or missing.
@@ -141,10 +158,12 @@ def _is_unicode(value: object) -> bool:
 
 
 def _as_default(name: str, value: Value, query: Query) -> Value:
-    """Give a parameter the type of its default: a subject named 7 is a name."""
-    default = query.defaults.get(name, value)
+    """Give a parameter the type of its default: a subject named 007 is a name."""
+    default = query.defaults.get(name)
+    if name in query.defaults and not isinstance(default, (int, float)):
+        return None if value is None else str(value)
+    if isinstance(value, Typed):
+        value = parse_value(value)
     if isinstance(default, (int, float)) and isinstance(value, str):
         raise ConfigError(f"the parameter {name} of {query.name} must be a number, not {value!r}")
-    if name in query.defaults and not isinstance(default, (int, float)) and value is not None:
-        return str(value)
     return value

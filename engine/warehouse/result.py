@@ -39,13 +39,21 @@ class Result:
         return "".join(",".join(map(_csv_field, line)) + "\n" for line in lines)
 
     def to_parquet(self) -> bytes:
-        """A Parquet file."""
+        """A Parquet file; a column of what Arrow has no one type for becomes text."""
         import pyarrow as pa
         from pyarrow import parquet
 
         names = _distinct(self.columns)
         columns = zip(*self.rows, strict=True) if self.rows else ([] for _ in names)
-        table = pa.table(dict(zip(names, [pa.array(_storable(c)) for c in columns], strict=True)))
+
+        def stored(column: Iterable[Any]) -> Any:
+            values = _storable(column)
+            try:
+                return pa.array(values)
+            except (pa.ArrowException, OverflowError):  # wide numbers in lists, keys that are numbers, unions
+                return pa.array([None if v is None else str(v) for v in values], pa.string())
+
+        table = pa.table(dict(zip(names, map(stored, columns), strict=True)))
         buffer = io.BytesIO()
         parquet.write_table(table, buffer)
         return buffer.getvalue()

@@ -42,12 +42,16 @@ def keep_template(new: Path) -> None:
     try:
         content = new.read_bytes()
         _FOLDER.mkdir(exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix="warehouse-", suffix=".part", dir=_FOLDER)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        for old in _FOLDER.glob("warehouse-*.duckdb"):  # of another version, or damaged
-            old.unlink(missing_ok=True)
-        Path(part).rename(_FOLDER / f"warehouse-{_version()}-{_digest(content)}.duckdb")
+        handle, name = tempfile.mkstemp(prefix="warehouse-", suffix=".part", dir=_FOLDER)
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            for old in _FOLDER.glob("warehouse-*.duckdb"):  # of another version, or damaged
+                old.unlink(missing_ok=True)
+            part.rename(_FOLDER / f"warehouse-{_version()}-{_digest(content)}.duckdb")
+        finally:
+            part.unlink(missing_ok=True)
     except OSError:  # another user's installation, a full disk
         return
 

@@ -207,7 +207,7 @@ _STAYING = ("gaussmeter-range", "zarr_io", "asyncio_")
 
 
 def gaussmeter(*words: object, cwd: Path | None = None) -> Ran:
-    """Run a command in this process; an exception that the command line does not expect comes out of it."""
+    """Run a command in this process; a traceback that nobody asked for with --debug fails the test."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True) for _ in range(2))
     environment = {k: v for k, v in os.environ.items() if k != "GAUSSMETER_WAREHOUSE"} | {"COLUMNS": "100"}
     scipy, threads = sys.modules.get("scipy"), threading.enumerate()
@@ -231,7 +231,9 @@ def gaussmeter(*words: object, cwd: Path | None = None) -> Ran:
                     thread.join(PATIENCE)  # so that what goes wrong there is this test's
             if scipy is None:
                 sys.modules.pop("scipy", None)  # a command keeps its process from loading it
-    return Ran(code, out.buffer.getvalue().decode(), err.buffer.getvalue().decode())
+    ran = Ran(code, out.buffer.getvalue().decode(), err.buffer.getvalue().decode())
+    assert "--debug" in words or "Traceback (most recent call last)" not in ran.err, ran.err
+    return ran
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ import time
 import unicodedata
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet
@@ -25,6 +26,7 @@ import typer.main
 
 import engine
 from engine.cli.app import app
+from engine.verbs import look as looking
 from tests.builders import Tensors, f32, pack, pack_tensors, write, write_sharded, write_tensors
 from tests.integration.helpers import (
     Ran,
@@ -153,6 +155,7 @@ BAD = {
     "scan good.safetensors -f parquet": "not parquet",
     "scan good.safetensors empty --name two": "--name",
     "scan good.safetensors --dry-run --memory 1KB": "over the limit",
+    f"scan good.safetensors --memory {'9' * 310}": "--memory takes a size",
     "scan nothing --dry-run": "there is no such file or directory",
     "check nothing": "nothing",
     "check empty": "has no *.safetensors file",
@@ -226,9 +229,27 @@ def test_in_a_process_of_its_own_it_is_the_same(bad):
 
 def test_debug_shows_where_it_failed(bad):
     ran = process("--debug", "scan", "truncated.safetensors", cwd=bad)
-    assert ran.code != 0
+    assert ran.code == 2
     assert "Traceback (most recent call last)" in ran.err
     assert ran.err.splitlines()[-1].startswith("engine.errors.FormatError: ")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("x"), KeyError("x"), EOFError(), BrokenPipeError(), OSError()], ids=repr
+)
+def test_what_nobody_foresaw_is_no_answer(folder, monkeypatch, error):
+    # Python ends with 1, and so does typer after some of them; that would be "the answer is no".
+    monkeypatch.setattr(looking, "ls", Mock(side_effect=error))
+    ran = run(folder, "--debug", "ls")
+    assert ran.code == 3
+    assert "Traceback (most recent call last)" in ran.err
+    assert type(error).__name__ in ran.err
+
+
+def test_a_command_without_a_sentence_of_its_own_says_that_it_was_stopped(folder, monkeypatch):
+    # typer ends without a word.
+    monkeypatch.setattr(looking, "ls", Mock(side_effect=KeyboardInterrupt))
+    assert run(folder, "ls").sentence(130) == "interrupted"
 
 
 def test_a_directory_among_the_shards_is_bad_input(tmp_path):
@@ -451,13 +472,17 @@ def test_an_answer_of_nothing_has_its_header(folder):
 
 VALUES = """SELECT NULL AS a, true AS b, 1.5 AS c, 'nan'::DOUBLE AS d, '-inf'::DOUBLE AS e, [1, 2] AS f, {'x': 1} AS g,
 DATE '2026-01-02' AS h, 'a,b"c' AS i, 9223372036854775807::HUGEINT AS j, '\\x01'::BLOB AS k,
-INTERVAL 1 DAY AS l, 0.1::DECIMAL(5, 2) AS m, 'é😀' AS n"""
+INTERVAL 1 DAY AS l, 0.1::DECIMAL(5, 2) AS m, 'é😀' AS n, '7b2f6c1a-9a0c-4d5e-8f3b-1c2d3e4f5a6b'::UUID AS o,
+MAP {'k': 1} AS p, [18446744073709551616::HUGEINT] AS q, [uuid()] AS r"""
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json", "parquet"])
 def test_every_kind_of_value_can_be_printed(folder, tmp_path, form):
     ran = run(folder, "sql", VALUES, "-f", form, "-o", tmp_path / "out")
     assert (ran.code, ran.err) == (0, "")
+    if form == "parquet":
+        (record,) = pyarrow.parquet.read_table(tmp_path / "out").to_pylist()
+        assert (record["n"], str(record["o"])[:8], record["q"]) == ("é😀", "7b2f6c1a", f"[{2**64}]")
     if form == "json":
         (record,) = json.loads((tmp_path / "out").read_text())
         assert (record["a"], record["b"], record["c"], record["d"], record["e"]) == (
@@ -536,6 +561,20 @@ def test_parameters_of_typed_sql(folder):
     assert json.loads(ran.out) == [{"a": 42, "b": "x=y z", "c": None}]
 
 
+def test_what_is_typed_is_a_number_where_one_is_wanted(folder, tmp_path):
+    query = tmp_path / "q.sql"
+    query.write_text(
+        "-- What?\n-- param word = NULL: a word\n-- param least = 5: a number\nSELECT $word AS word, $least AS least"
+    )
+    for word in ("007", "1e5", "1_0", "7"):
+        ran = run(folder, "sql", query, "-p", f"word={word}", "-p", "least=1e3", "-f", "json")
+        assert json.loads(ran.out) == [{"word": word, "least": 1000}]
+        ran = run(folder, "sql", "SELECT $word AS word", "-p", f"word={word}", "-f", "json")
+        assert json.loads(ran.out) == [{"word": {"1e5": 100000, "7": 7}.get(word, word)}]
+    assert json.loads(run(folder, "sql", query, "-p", "word=Null", "-f", "json").out)[0]["word"] is None
+    assert "must be a number, not '007'" in run(folder, "sql", query, "-p", "least=007").sentence(2)
+
+
 def test_the_list_has_every_query_with_its_question(folder, tmp_path):
     told = json.loads(gaussmeter("sql", "--list", "-f", "json", cwd=tmp_path).out)
     files = sorted(p.stem for p in (Path(__file__).parents[2] / "sql" / "queries").glob("*.sql"))
@@ -612,7 +651,7 @@ def broken(folder: Path, *words: object) -> Ran:
 
 @pytest.mark.parametrize(
     "words",
-    [["ls"], ["sql", "FROM range(100000)", "-f", "csv"], ["scan", "shards"]],
+    [["ls"], ["sql", "FROM range(100000)", "-f", "csv"], ["scan", "shards"], ["--help"]],
     ids=str,
 )
 def test_a_reader_that_has_gone_is_no_error(folder, words):
@@ -632,12 +671,18 @@ def test_head_takes_what_it_wants(folder):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("words", [["ls", "-f", "json"], ["--version"]], ids=str)
+@pytest.mark.parametrize("words", [["ls", "-f", "json"], ["--version"], ["--help"]], ids=str)
 def test_output_that_cannot_be_written_is_one_sentence(folder, words):
     with Path("/dev/full").open("w") as full:
         assert "No space left on device" in finish(
             start(["-m", "engine", *words], cwd=folder, stdout=full)
         ).sentence(3)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_where_nothing_can_be_said_the_exit_code_tells(folder):
+    with Path("/dev/full").open("w") as full:
+        assert finish(start(["-m", "engine", "show", "nothing"], cwd=folder, stderr=full)).code == 2
 
 
 def test_no_output_at_all_is_no_traceback(folder):

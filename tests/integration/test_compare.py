@@ -14,6 +14,7 @@ from scipy import stats
 
 import engine
 from engine.errors import ConfigError
+from engine.verbs.nearest import KINDS
 from engine.warehouse.store import Warehouse
 from tests.builders import Tensors, patterns_of, values_of, write_tensors
 from tests.integration.helpers import Ran, gaussmeter, llama, made, normal
@@ -210,6 +211,14 @@ def test_what_was_learnt_is_compared_among_its_like(warehouse):
     assert "dW 1" not in names(warehouse, "base", limit=None)
     assert set(names(warehouse, "base", kind="all")) == set(MODELS) - {"base", "alien", "vectors"}
     assert names(warehouse, "base", kind="adapter") == ["dW 2"]
+
+
+def test_every_kind_that_is_offered_can_be_asked_for(warehouse):
+    offered = run(warehouse, "nearest", "--help").out
+    for kind in KINDS:
+        assert kind in offered
+        assert isinstance(names(warehouse, "base", kind=kind), list)
+    assert "observation" in KINDS
 
 
 def test_the_limit_and_subjects_without_matrices(warehouse):

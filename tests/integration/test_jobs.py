@@ -17,6 +17,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,11 +27,14 @@ import pytest
 import yaml
 
 from engine.config.jobs import load_job
+from engine.errors import TaskError
+from engine.execution.ray_jobs import RayJobs
 from tests.builders import write, write_tensors
 from tests.integration.clusters import VARIABLES
 from tests.integration.documents import Session, blocks_of, demo_model
 from tests.integration.helpers import ROOT, environment, gaussmeter, llama, rows
 from tests.integration.merges import weights
+from tests.integration.servers import AnswerError, FileServer, Server
 from tests.integration.test_own_adapters import base_model, noise
 
 JOBS = ROOT / "jobs"
@@ -505,6 +509,33 @@ def understood_by_ray(words: list[str]) -> None:
 def as_in_the_cluster_s_file(words: list[str]) -> None:
     text = (ROOT / "cluster.yaml").read_text()
     assert all(text.count(word) == 2 for word in words[1:])
+
+
+class Cluster(Server):
+    """Says that it is Ray, knows no job `nothing`, and has lost its memory of all others."""
+
+    def route(self, request: Any) -> None:
+        if request.target == "/api/version":
+            request.reply(200, {"ray_version": "99.0", "version": "4"})
+        else:
+            raise AnswerError(404 if "nothing" in request.target else 500)
+
+
+def test_a_cluster_that_cannot_answer_is_one_sentence(tmp_path):
+    with Cluster(tmp_path) as cluster:
+        address, jobs = cluster.url, RayJobs(cluster.url)
+        assert "has no job 'nothing'" in gaussmeter(
+            "job", "--submit", address, "--status", "nothing"
+        ).sentence(2)
+        for words in (["--status", "one"], ["--logs", "one"], ["--stop", "one"], []):
+            sentence = gaussmeter("job", "--submit", address, *words).sentence(3)
+            assert "does not answer as it should: Request failed with status code 500" in sentence
+    for ask in (jobs.all, partial(jobs.stop, "one"), partial(next, jobs.follow("one"))):
+        with pytest.raises(TaskError, match="the cluster does not answer: "):
+            ask()
+    with FileServer(tmp_path) as other:
+        write(tmp_path / "api" / "version", b"{}")
+        assert "no Ray cluster answers there" in gaussmeter("job", "--submit", other.url).sentence(2)
 
 
 def test_wrong_words_are_one_sentence(tmp_path):

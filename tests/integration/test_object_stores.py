@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 import engine
 from engine.errors import ConfigError, FormatError
 from engine.nouns.events import Event, Planned, TaskDone
-from engine.storage import remote
+from engine.storage import BucketFolder, remote
 from engine.verbs import scan as scanning
 from tests.builders import pack_tensors, write, write_sharded
 from tests.integration.distant import SECRET, counts, refused
@@ -165,6 +165,14 @@ def test_a_listing_of_many_pages(bucket, tmp_path, expected):
         backend.put_object(bucket.name, f"model/a{number:04d}.txt", b"x")
     bucket.put("model/model.safetensors", BODY)
     assert counts(f"s3://{bucket.name}/model", tmp_path) == expected
+
+
+def test_files_in_folders_that_are_wanted(bucket):
+    for name in ("config.json", "1_Pooling/config.json", "1_Pooling/x/y", "onnx/config.json"):
+        bucket.put(f"m/{name}", b"")
+    folder = BucketFolder(f"s3://{bucket.name}/m")
+    assert folder.names() == ("config.json",)
+    assert folder.names_below(lambda name: name == "1_Pooling") == ("1_Pooling/config.json",)
 
 
 def test_many_parallel_ranges(bucket, tmp_path, monkeypatch, expected):

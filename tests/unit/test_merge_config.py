@@ -256,6 +256,8 @@ slices: []
         ("merge_method: ties\nslices: [{sources: []}]", ["slices: layers are not cut out and stacked; list whole models under 'models'"]),
         ("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\nmodules: {}",
          ["modules: modules are not merged one by one; list whole models under 'models'"]),
+        ("merge_method: linear\nchat_template: auto",
+         ["chat_template: is not read; the base's is carried over", "models: is missing"]),
         ("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\ntokenizer: {source: base, tokens: {}}",
          ["tokenizer: expected 'union' or 'base'"]),
         ("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\ntokenizer: base\n"
@@ -293,6 +295,7 @@ def test_the_frame(tmp_path, text, said):
         ("[{filter: 3, value: 1}]", "weight.0.filter: expected a part of a tensor's name, found 3"),
         ("[{filter: '', value: 1}]", "weight.0.filter: expected a part of a tensor's name, found ''"),
         ("[{filter: a}]", "weight.0.value: is missing"),
+        ('[{filter: "\\ud800", value: 1}]', "weight.0.filter: is not valid Unicode"),
         (
             "[{value: 1}, {filters: a, value: 1}]",
             "weight.1.filters: there is no such key; did you mean 'filter'?",
@@ -315,6 +318,7 @@ def test_values(tmp_path, value, said):
         ("{int8_mask: 1}", "int8_mask: there is no such parameter of ties"),
         ("{rescale: true}", "rescale: ties does not rescale what it keeps; leave it out"),
         ("{band: [0, 1]}", "band: there is no such parameter of ties"),
+        ("{filter_wise: 1}", "filter_wise: there is no such parameter of ties"),
         ("{lambda_: 1}", "lambda_: there is no such parameter of ties; did you mean 'lambda'?"),
     ],
 )
@@ -328,6 +332,32 @@ def test_what_only_other_methods_have_changes_nothing_and_is_said(tmp_path, para
     recipe = loaded(tmp_path, ties(parameters=parameters))
     assert recipe.notes == (f"parameters.{name}: changes nothing; ties has no such parameter",)
     assert name not in recipe.shared
+
+
+def test_what_changes_nothing_here_may_stand_anywhere(tmp_path):
+    recipe = loaded(tmp_path, ties("  - {model: a, parameters: {weight: 1, int8_mask: true}}\n"))
+    assert recipe.notes == ("models.0.parameters.int8_mask: changes nothing here; masks take no memory",)
+    recipe = loaded(tmp_path, ties(parameters="{filter_wise: true}"))
+    assert recipe.notes == ("parameters.filter_wise: changes nothing; ties has no such parameter",)
+
+
+def test_model_stock_looks_at_whole_tensors(tmp_path):
+    stock = "merge_method: model_stock\nbase_model: a\nmodels: [{{model: b}}, {{model: c}}]\nparameters: {{filter_wise: {}}}"
+    assert loaded(tmp_path, stock.format("false")).notes == (
+        "parameters.filter_wise: changes nothing; model_stock looks at whole tensors",
+    )
+    assert faults(tmp_path, stock.format("true")) == [
+        "parameters.filter_wise: model_stock looks at whole tensors, not at their rows; leave it out"
+    ]
+
+
+def test_a_configuration_that_is_no_file_is_unicode_too():
+    data = {
+        "merge_method": "linear",
+        "models": [{"model": "a", "parameters": {"weight": {"filter": "\udc80", "value": 1}}}],
+    }
+    with pytest.raises(ConfigError, match=r"models\.0\.parameters\.weight\.filter: is not valid Unicode"):
+        parse_merge(data, SCHEMAS, "x")
 
 
 def test_a_seed_is_a_whole_number(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from engine.warehouse import create as creating
@@ -52,6 +55,25 @@ def test_what_was_damaged_or_is_of_another_version_is_made_again(folder, made, t
     assert made == [tmp_path / f"{n}.duckdb" for n in (1, 2, 3)]
     (kept,) = folder.iterdir()
     assert "-other-" in kept.name
+
+
+def test_a_full_disk_leaves_nothing(folder, tmp_path, monkeypatch):
+    def full(handle, mode):
+        os.close(handle)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(template.os, "fdopen", full)
+    tables(tmp_path / "1.duckdb")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_system_without_links_has_warehouses_too(folder, tmp_path, monkeypatch, number):
+    def refuse(old, new):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(creating.os, "link", refuse)
+    assert len(tables(tmp_path / "1.duckdb")[0]) > 10
 
 
 @pytest.mark.parametrize("how", ["a file", "not readable"])
