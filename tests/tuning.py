@@ -59,6 +59,22 @@ def make_gpt2(folder: Path, *, layers: int = 2, size: int = 32) -> Path:
     return folder
 
 
+def make_llama(folder: Path, *, layers: int = 2, size: int = 32) -> Path:
+    """Another one, whose embeddings are not tied, with random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(WORDS) + 5, hidden_size=size, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=2 * size, max_position_embeddings=64, initializer_range=0.15,
+        tie_word_embeddings=False, bos_token_id=2, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    _tokenizer("[PAD]", None, "[SEP]").save_pretrained(folder)
+    return folder
+
+
 def _tokenizer(pad: str, start: str | None, end: str) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -163,9 +179,14 @@ class Alone:
         return self.state
 
     def keep(self, step: int, state: dict[str, Any]) -> None:
-        import copy
+        import io
 
-        self.kept.append((step, copy.deepcopy(state)))
+        import torch
+
+        file = io.BytesIO()
+        torch.save(state, file)  # as a worker does: not everything that can be copied can be read again
+        file.seek(0)
+        self.kept.append((step, torch.load(file, weights_only=True)))
 
     def tell(self, step: int, metrics: dict[str, float]) -> None:
         self.told.append((step, metrics))

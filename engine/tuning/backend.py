@@ -7,6 +7,7 @@ a private cluster, which are on one machine, meet in a file and talk over loopba
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,9 +34,12 @@ class _Alone(_TorchBackend):
 class _OnLoopback(_TorchBackend):
     """Workers of one machine."""
 
+    _folder = ""
+
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        """Let the workers meet in a file that only this user can read."""
-        folder = tempfile.mkdtemp(prefix="gaussmeter-")
+        """Let the workers meet in a file that only this user can read; they need it until they part."""
+        self._remove()  # that of workers that were lost
+        folder = self._folder = tempfile.mkdtemp(prefix="gaussmeter-")
         worker_group.execute(_set_torch_distributed_env_vars)
         count = len(worker_group)
         futures = [
@@ -45,6 +49,17 @@ class _OnLoopback(_TorchBackend):
             for rank in range(count)
         ]
         ray.get(futures)
+
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+        """Let the workers part, and leave nothing behind."""
+        try:
+            super().on_shutdown(worker_group, backend_config)
+        finally:
+            self._remove()
+
+    def _remove(self) -> None:
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _meet(backend: str, folder: str, rank: int, count: int, seconds: int) -> None:

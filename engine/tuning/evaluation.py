@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from engine.nouns.tuning import RunSpec
+from engine.tuning import state
 from engine.tuning.data.commonsense import extract
 from engine.tuning.data.examples import Example
 from engine.tuning.feeding import Feed
@@ -57,6 +58,7 @@ class Judge:
                 found = [(test.name, self._one(model, test)) for test in self._tests]
         finally:
             model.train(was_training)
+            state.let_go(model)
         scores = [metrics["score"] for _, metrics in found]
         named = {
             f"{key}/{name}" if name else key: value
@@ -70,7 +72,7 @@ class Judge:
         lengths = test.feed.tokens.lengths
         order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
         batches = [order[i : i + _BATCH] for i in range(0, len(order), _BATCH)]
-        if hasattr(model, "set_reshard_after_forward"):  # shared by several workers: all must take part
+        if state.is_shared(model):  # all must take part
             own, rounds = batches, range(0)
         else:
             own, rounds = batches[self._rank :: self._workers], range(len(batches))
@@ -83,7 +85,7 @@ class Judge:
             return judge(self._run.task.metric, values, test.feed.tokens.labels)
         right = accuracy(values, [1.0] * len(values))
         if self._run.task.metric == "tokens":
-            right = 100 * sum(values) / max(sum(test.feed.tokens.units), 1)
+            right = 100 * sum(values) / max(int(test.feed.tokens.units.sum()), 1)
         return {"accuracy": right, "score": right}
 
     def _batch(self, model: Any, test: Test, batch: Sequence[int]) -> list[float]:

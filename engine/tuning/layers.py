@@ -69,24 +69,31 @@ class _Scale(torch.autograd.Function):
     Autograd alone would keep the outputs for the gradient of s. That is also the inner product of the inputs
     with their gradient, and LoRA keeps the inputs already: a scalar takes no memory, and three passes
     over inputs or outputs.
+
+    A number of 16 bits times 1 + s is rounded back to itself where |s| is below 2^-9 (bfloat16). So under
+    autocast the multiplication is in float32: of inputs that are not rounded yet, else of outputs, which stay
+    in float32.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: Tensor, layer: Layer) -> Tensor:
         ctx.save_for_backward(x, factor)
-        ctx.layer = layer
-        if layer.scales_inputs:
-            return _apply(x * factor.to(x.dtype), layer.weight, layer.is_transposed, layer.bias)
+        kind = x.device.type
+        rounds = torch.is_autocast_enabled(kind)
+        ctx.layer, ctx.dtype = layer, torch.get_autocast_dtype(kind) if rounds else x.dtype
+        if x.dtype == factor.dtype if rounds else layer.scales_inputs:
+            return _apply(x * factor, layer.weight, layer.is_transposed, layer.bias)
         y = _apply(x, layer.weight, layer.is_transposed)
-        y.mul_(factor.to(y.dtype))
+        y = y * factor if rounds else y.mul_(factor)
         return y if layer.bias is None else y.add_(layer.bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, factor = ctx.saved_tensors
-        inner = _back(grad, ctx.layer.weight, ctx.layer.is_transposed)
+        inner = _back(grad.to(ctx.dtype), ctx.layer.weight, ctx.layer.is_transposed)
         own = _dot(inner, x) if ctx.needs_input_grad[1] else None
-        return inner.mul_(factor.to(inner.dtype)).to(x.dtype), own, None
+        inner = inner.mul_(factor) if inner.dtype == factor.dtype else inner * factor
+        return inner.to(x.dtype), own, None
 
 
 class _AddNoise(torch.autograd.Function):
@@ -151,7 +158,7 @@ class _Shifted:
     def forward(self: Any, x: Tensor) -> Tensor:
         left, right = (self.left, self.right.t()) if self.is_transposed else (self.right.t(), self.left)
         sigma = functional.relu(self.sigma + self.shift)
-        y = torch.matmul(x, left.to(x.dtype)) * sigma.to(x.dtype)
+        y = torch.matmul(x, left.to(x.dtype)) * sigma  # of 16 bits, it would not move with small shifts
         return functional.linear(y, right.to(y.dtype), None if self.bias is None else self.bias.to(y.dtype))
 
 

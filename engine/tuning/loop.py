@@ -32,7 +32,7 @@ class Session(Protocol):
     device: torch.device
 
     def wrap(self, model: Any) -> Any:
-        """Make a model one that all workers train together."""
+        """Bring a model to its device, as one that all workers train together."""
 
     def last(self) -> State | None:
         """The newest checkpoint, None at the beginning."""
@@ -118,16 +118,14 @@ class Loop:
         model = models.load_model(run, self._tokenizer)
         if run.training.recompute:
             models.recompute(model)
-        self.bare = self._method.adapt(model, run.method, run.seed).to(session.device)
+        self.bare = self._method.adapt(model, run.method, run.seed)
         self.parameters, self.head = state.count(self.bare)
         self.model = session.wrap(self.bare)
         self._judge = Judge(run, list(self._tests()), self._tokenizer, session.rank, session.workers)
         self.updates, self._epoch = updates_of(run.training, len(self._feed.tokens.ids), session.workers)
         self._order = Order(self._feed.tokens.lengths, self._group, self.updates, run.seed)
         self._optimiser = torch.optim.AdamW(state.groups(self.model, run.training.weight_decay), lr=1.0)
-        self._scaler = torch.amp.GradScaler(
-            session.device.type, enabled=run.training.precision == "float16" and session.device.type == "cuda"
-        )
+        self._scaler = torch.amp.GradScaler(session.device.type, enabled=run.training.precision == "float16")
 
     @property
     def _group(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.config.tune import MethodPart, TaskPart, TuneConfig
+from engine.config.tune import MethodPart, TuneConfig
 from engine.errors import GaussmeterError
 from engine.formats.checkpoint import open_checkpoint, require_sound
 from engine.formats.strict_json import parse_object
@@ -14,7 +14,8 @@ from engine.nouns.records import Checkpoint
 from engine.nouns.tuning import RANKED, Task
 from engine.tuning.data.examples import load_examples
 from engine.tuning.data.files import is_distant
-from engine.tuning.sweep import is_local, modules_of, task_of
+from engine.tuning.kinds import positions, why_no_writer
+from engine.tuning.sweep import is_local, modules_of, runs_of, task_of
 from engine.tuning.targets import misfits, targets
 
 _CONFIG = "config.json"
@@ -28,15 +29,6 @@ _TOKENIZERS = (
 )
 _MOST_BYTES = 1 << 20
 
-_ENCODERS = frozenset(
-    """
-    albert bert bert-generation camembert canine convbert deberta deberta-v2 distilbert electra ernie esm
-    eurobert flaubert funnel longformer modernbert mobilebert mpnet nomic_bert rembert roberta roformer
-    squeezebert xlm-roberta xlm-roberta-xl
-    """.split()  # noqa: SIM905 - a list of thirty lines says no more
-)
-"""Values of `model_type` of models that read in both directions, and so cannot write."""
-
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -44,7 +36,9 @@ def faults_of(config: TuneConfig) -> list[str]:
     """All faults of a sweep that need neither the network nor a model in memory."""
     tasks = [task_of(part, config.data) for part in config.tasks]
     faults = [
-        fault for part, task in zip(config.tasks, tasks, strict=True) for fault in task_faults(part, task)
+        fault
+        for part, task in zip(config.tasks, tasks, strict=True)
+        for fault in task_faults(task, part.data or config.data)
     ]
     faults += _method_faults(config, tasks)
     if is_local(config.model):
@@ -52,19 +46,16 @@ def faults_of(config: TuneConfig) -> list[str]:
     return list(dict.fromkeys(faults))
 
 
-def task_faults(part: TaskPart, task: Task) -> Iterator[str]:
-    """What is wrong with the files of a task."""
+def task_faults(task: Task, data: str | None) -> Iterator[str]:
+    """What is wrong with the files of a task, which were looked for in a folder."""
+    where = f" in {data}" if data else "; give data, or train and test"
     if not task.train:
-        yield f"tasks: {task.label}: there is no file to train on{_where(part)}"
+        yield f"tasks: {task.label}: there is no file to train on{where}"
     if not task.tests or not all(path for _, path in task.tests):
-        yield f"tasks: {task.label}: there is no file to evaluate on{_where(part)}"
+        yield f"tasks: {task.label}: there is no file to evaluate on{where}"
     for path in dict.fromkeys([task.train, *(path for _, path in task.tests)]):
         if path and not is_distant(path):
             yield from (f"tasks: {task.label}: {fault}" for fault in load_examples(task, path).faults)
-
-
-def _where(part: TaskPart) -> str:
-    return f" in {part.data}" if part.data else "; give data, or train and test"
 
 
 def _method_faults(config: TuneConfig, tasks: list[Task]) -> Iterator[str]:
@@ -112,8 +103,9 @@ def _misfits(
         yield settings
         return
     for task in tasks:
-        if why := _why_no_writer(settings) if task.kind == "text" else None:
+        if why := why_no_writer(settings) if task.kind == "text" else None:
             yield f"tasks: {task.label} does not fit {config.model}: {why}"
+    yield from _too_long(config, positions(settings))
     if checkpoint is None:
         return
     tensors = checkpoint.tensors
@@ -121,6 +113,16 @@ def _misfits(
     for task in tasks:
         for part in config.methods:
             yield from _fit(config, part, task, shapes)
+
+
+def _too_long(config: TuneConfig, most: int | None) -> Iterator[str]:
+    lengths = {(run.task.label, run.training.max_length): None for run in runs_of(config)}
+    for label, length in lengths:
+        if most is not None and length > most:
+            yield (
+                f"tasks: {label} does not fit {config.model}: max_length is {length:,}, "
+                f"and the model has positions for {most:,} tokens"
+            )
 
 
 def _opened(uri: str) -> Checkpoint | str:
@@ -141,15 +143,6 @@ def _settings(folder: Path) -> dict[str, Any] | str:
         return f"model: {path}: cannot be read: {error.strerror}"
     except GaussmeterError as error:
         return f"model: {error}"
-
-
-def _why_no_writer(settings: Mapping[str, Any]) -> str | None:
-    """Why a model cannot write, None if it can."""
-    names = settings.get("architectures") or []
-    if settings.get("is_decoder") is True or any("CausalLM" in str(n) or "LMHead" in str(n) for n in names):
-        return None
-    kind = settings.get("model_type")
-    return f"{kind} reads in both directions and cannot write" if kind in _ENCODERS else None
 
 
 def _fit(config: TuneConfig, part: MethodPart, task: Task, shapes: Shapes) -> Iterator[str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from engine.formats.adapters.keys import WRAPPER
 from engine.formats.adapters.own_settings import FORMAT
 from engine.nouns.tuning import RunSpec
+from engine.tuning import state
 from engine.tuning.heads import head_tensors
 from engine.tuning.layers import scalars
 
@@ -47,9 +48,7 @@ def write_adapter(
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    whole = getattr(tensor, "full_tensor", None)  # of a model that several workers share
-    found: Tensor = whole() if whole is not None else tensor
-    return found.detach().to("cpu", torch.float32).contiguous().clone()
+    return state.whole(tensor).to("cpu", torch.float32).contiguous().clone()
 
 
 def head_of(model: nn.Module) -> dict[str, Tensor]:

@@ -34,18 +34,36 @@ def groups(model: nn.Module, decay: float) -> list[State]:
 
 def number(tensor: Tensor) -> float:
     """The value of a tensor of one, wherever it is."""
-    return float(_whole(tensor).reshape(()))
+    return float(whole(tensor).reshape(()))
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    whole = getattr(tensor, "full_tensor", None)
-    found: Tensor = whole() if whole is not None else tensor
+def is_shared(model: nn.Module) -> bool:
+    """Whether several workers share the weights, so that all must take part in whatever asks for them."""
+    return hasattr(model, "reshard")
+
+
+def whole(tensor: Any) -> Tensor:
+    """A tensor with all its numbers; of one that is spread over the workers, all of them ask at once."""
+    found: Tensor = tensor.full_tensor() if _is_spread(tensor) else tensor
     return found.detach()
+
+
+def _is_spread(tensor: Any) -> bool:
+    return hasattr(tensor, "full_tensor")
+
+
+def let_go(model: Any) -> None:
+    """Keep no more than a worker's share.
+
+    A pass without gradients leaves what no layer holds whole on each worker, where changes would be lost.
+    """
+    if is_shared(model):
+        model.reshard()
 
 
 def learnt(model: nn.Module) -> State:
     """Copies of what learns, whole, in the memory of the processor."""
-    return {n: _whole(p).to("cpu", copy=True) for n, p in model.named_parameters() if p.requires_grad}
+    return {n: whole(p).to("cpu", copy=True) for n, p in model.named_parameters() if p.requires_grad}
 
 
 def learning(model: nn.Module) -> State:
@@ -63,7 +81,7 @@ def load(model: nn.Module, values: State) -> None:
 
 def _as(parameter: Any, value: Tensor) -> Tensor:
     """A whole tensor, spread over the workers as a parameter is."""
-    if not hasattr(parameter, "full_tensor"):
+    if not _is_spread(parameter):
         return value
     from torch.distributed.tensor import distribute_tensor
 
@@ -71,10 +89,10 @@ def _as(parameter: Any, value: Tensor) -> Tensor:
 
 
 def optimiser(found: torch.optim.Optimizer) -> State:
-    """The optimiser's state, whole; all workers take part."""
+    """The optimiser's state, whole, in the memory of the processor; all workers take part."""
     made = found.state_dict()
     moments = {
-        number: {key: _whole(v) if isinstance(v, Tensor) else v for key, v in values.items()}
+        number: {key: whole(v).cpu() if isinstance(v, Tensor) else v for key, v in values.items()}
         for number, values in made["state"].items()
     }
     return {**made, "state": moments}
@@ -89,11 +107,6 @@ def load_optimiser(found: torch.optim.Optimizer, values: State) -> None:
 
     moments = {n: {k: own(n, v) for k, v in values_.items()} for n, values_ in values["state"].items()}
     found.load_state_dict({**values, "state": moments})
-
-
-def is_shared(model: nn.Module) -> bool:
-    """Whether several workers share the weights."""
-    return any(hasattr(p, "full_tensor") for p in model.parameters())
 
 
 def seed(value: int, rank: int) -> None:

@@ -146,6 +146,8 @@ def _training(config: TuneConfig, method: MethodPart, task: TaskPart) -> Trainin
         given = {name: v for name in Rates.model_fields if (v := getattr(part, name)) is not None}
         if "warmup" in given:
             values["warmup_steps"] = 0
+        if "warmup_steps" in given:
+            values["warmup"] = 0.0
         if "epochs" in given:
             values["steps"] = 0
         values |= given

@@ -75,7 +75,8 @@ class _Session:
         if self._means.sharding == "fsdp" and self.workers > 1:
             from engine.tuning.sharding import share
 
-            return share(model)
+            return share(model, self.device)
+        model.to(self.device)
         if self.workers == 1:
             return model
         # frozen noise need not be sent around before each pass

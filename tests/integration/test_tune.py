@@ -255,6 +255,44 @@ def test_a_dry_run_names_the_runs(places, tmp_path):
     assert ran.out.splitlines()[-1].startswith("1 run in ")
 
 
+class Group:
+    """Two workers, as Ray Train shows them to what makes them meet."""
+
+    def __init__(self) -> None:
+        self.folders: list[Path] = []
+
+    def __len__(self) -> int:
+        return 2
+
+    def execute(self, *words: Any) -> None:
+        """Nobody is there."""
+
+    def execute_async(self, *words: Any, **more: Any) -> list[Any]:
+        return []
+
+    def execute_single_async(self, rank: int, meet: Any, backend: str, folder: str, *rest: Any) -> None:
+        assert Path(folder).is_dir()
+        self.folders.append(Path(folder))
+
+
+def test_the_file_in_which_workers_meet_goes_with_them(monkeypatch):
+    import ray
+
+    from engine.tuning.backend import torch_config
+
+    config, group = torch_config(2, private=True, gpu=False), Group()
+    backend = config.backend_cls()
+    monkeypatch.setattr(ray, "get", lambda futures, timeout=None: None)
+    backend.on_start(group, config)
+    assert group.folders[0].is_dir()  # processes of torch look into it as long as they work together
+    backend.on_start(group, config)  # after a worker was lost
+    assert [folder.is_dir() for folder in group.folders] == [False, False, True, True]
+    monkeypatch.setattr(group, "execute_async", lambda *words, **more: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        backend.on_shutdown(group, config)
+    assert not any(folder.exists() for folder in group.folders)
+
+
 # Longer
 
 
@@ -291,11 +329,18 @@ def test_a_run_that_fails_does_not_stop_the_others(places, tmp_path):
 
 
 @pytest.mark.slow
-def test_commonsense_tasks_on_a_cluster(places, tmp_path):
+@pytest.mark.parametrize("run", [{}, {"workers": 2, "sharding": "fsdp"}])
+def test_commonsense_tasks_on_a_cluster(places, tmp_path, run):
     given = settings(
-        places / "gpt2", places / "data", tmp_path, methods=["lora", "lora_noise"], tasks=["commonsense"]
+        places / "gpt2",
+        places / "data",
+        tmp_path,
+        methods=["lora", "lora_noise"],
+        tasks=["commonsense"],
+        run=run,
     )
-    given["train"] = {"epochs": 1, "new_tokens": 8, "max_length": 60, "test_examples": 10}
+    given["train"] = {"epochs": 1, "new_tokens": 8, "max_length": 60, "test_examples": 10, "patience": 1}
+    given["train"] |= {"precision": "bfloat16", "recompute": True} if run else {}
     ran = gaussmeter("tune", write_config(tmp_path / "x.yaml", given), cwd=tmp_path)
     assert ran.code == 0, ran.err
     found = engine.paper("table3", warehouse=tmp_path / "w.duckdb").records()

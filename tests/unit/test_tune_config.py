@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from engine.config.tune import TuneConfig
 from engine.errors import ConfigError
 from engine.nouns.glue import GLUE
 from engine.nouns.paper import paper_commonsense
+from engine.tuning import kinds
+from engine.tuning.kinds import positions
 from engine.tuning.preflight import faults_of
 from engine.tuning.sweep import runs_of
 from engine.tuning.targets import misfits, targets, words_of
@@ -128,6 +131,15 @@ def test_the_more_special_word_goes_first():
     assert found["tune/head-sst2-s0"].epochs == 2.5
 
 
+def test_no_update_in_which_the_rate_rises_is_none():
+    (run,) = runs_of(config_of(PLAIN | {"tasks": [{"task": "sst2", "warmup_steps": 0}]}))
+    assert (run.training.warmup, run.training.warmup_steps) == (0.0, 0)
+    (run,) = runs_of(
+        config_of(PLAIN | {"train": {"warmup_steps": 0}, "tasks": [{"task": "sst2", "warmup": 0.2}]})
+    )
+    assert run.training.warmup == 0.2
+
+
 def test_a_sweep_is_all_its_runs():
     given = PLAIN | {
         "methods": ["full", "lora", "lora_noise"], "tasks": ["sst2", "rte"], "seeds": [0, 1, 2], "ranks": [4, 8],
@@ -164,7 +176,18 @@ def test_modules_are_found_by_their_roles():
         ("bert", {"tasks": ["commonsense"]}, "bert reads in both directions and cannot write"),
         ("none", {}, "there is no such folder"),
         ("data", {}, "config.json: cannot be read"),
-        ("bert", {"tasks": ["rte"]}, "rte: there is no file to train on"),
+        ("bert", {"tasks": ["rte"]}, "rte: there is no file to train on in {data}"),
+        (
+            "bert",
+            {"tasks": ["rte"], "data": None},
+            "rte: there is no file to train on; give data, or train and test",
+        ),
+        (
+            "bert",
+            {"tasks": [{"task": "sst2", "max_length": 65}]},
+            "max_length is 65, and the model has positions for 64",
+        ),
+        ("t5", {"tasks": ["commonsense"]}, "t5 writes what it reads anew, and cannot go on with it"),
         (
             "bert",
             {"tasks": [{"task": "sst2", "train": "none.tsv"}]},
@@ -174,9 +197,39 @@ def test_modules_are_found_by_their_roles():
 )
 def test_what_does_not_fit_is_said(tmp_path, model, more, sentence):
     data = make_data(tmp_path / "data")
-    make = {"gpt2": make_gpt2, "bert": make_bert, "none": Path, "data": lambda _: data}[model]
+    make = {"gpt2": make_gpt2, "bert": make_bert, "none": Path, "data": lambda _: data, "t5": make_t5}[model]
     found = faults_of(config_of(settings(make(tmp_path / model), data, tmp_path) | more))
-    assert any(sentence in fault for fault in found), found
+    assert any(sentence.format(data=data) in fault for fault in found), found
+
+
+def make_t5(folder: Path) -> Path:
+    """A folder that says it is one."""
+    path = make_bert(folder) / "config.json"
+    known = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}
+    path.write_text(json.dumps(json.loads(path.read_text()) | known))
+    return folder
+
+
+def test_how_many_tokens_a_model_has_positions_for():
+    def found(kind: str, **more: object) -> int | None:
+        return positions({"model_type": kind, **more})
+
+    assert found("bert", max_position_embeddings=512) == 512
+    assert found("gpt2", n_positions=1024) == 1024
+    assert found("roberta", max_position_embeddings=514, pad_token_id=1) == 512
+    assert found("deberta-v2", max_position_embeddings=512, position_biased_input=False) is None
+    assert found("deberta-v2", max_position_embeddings=512) == 512
+    assert found("llama", max_position_embeddings=2048) is None
+    assert found("bert") is None
+
+
+def test_kinds_of_models_are_those_of_transformers():
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    named = kinds._TRANSLATORS | kinds._COUNTED | kinds._COUNTED_AFTER_PADDING | set(kinds._BIASED)
+    assert named <= set(CONFIG_MAPPING_NAMES)
+    assert not kinds._TRANSLATORS & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
 def test_looking_for_faults_loads_no_torch(tmp_path):

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from scipy import stats
 
 from engine.nouns.tuning import Task
-from engine.tuning.data.batches import Order, padded
+from engine.tuning.data.batches import Order, Tokens, padded
 from engine.tuning.data.commonsense import extract, prompt_of
 from engine.tuning.data.examples import load_examples, sample
 from engine.tuning.data.files import glue_file, is_distant
@@ -79,7 +79,9 @@ def test_parquet_as_on_the_hub(tmp_path):
         ("stsb", "a.tsv", "g\tf\ty\t1\tnan\ta\tb\n", ["line 1: the score is 'nan', expected 0 to 5"]),
         ("prompts", "a.jsonl", '{"prompt": "a"}\n', ["has no column 'completion'; it has prompt"]),
         ("prompts", "a.jsonl", '{"prompt": "a", "completion": ""}\n',
-         ["line 1: prompt and completion must be texts, and the completion not empty"]),
+         ["line 1: prompt and completion must be texts, the prompt not blank and the completion not empty"]),
+        ("prompts", "a.jsonl", '{"prompt": " ", "completion": "b"}\n',
+         ["line 1: prompt and completion must be texts, the prompt not blank and the completion not empty"]),
         ("prompts", "a.jsonl", '{"prompt": "a", "completion": "b"}\n{', ["line 2 is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"]),
         ("commonsense", "a.json", '{"a": 1}', ["is a JSON dict, expected a list of objects"]),
         ("commonsense", "a.json", '[{"instruction": "a", "output": "b", "answer": "maybe"}]',
@@ -177,6 +179,16 @@ def test_examples_of_a_batch_are_about_equally_long():
     spread = np.mean([np.ptp(np.asarray(lengths)[order.update(i)]) for i in range(32)])
     assert spread < 10
     assert not np.array_equal(order.update(0), Order(lengths, 16, 32, 1).update(0))
+
+
+def test_what_a_loss_is_a_mean_of_is_counted_once():
+    """A first token is never asked for, so it does not count where a tokenizer makes nothing of a prompt."""
+    tokens = Tokens([[5, 6, 7], [5, 6, 7], []], None, [1, 0, 0], [0.0] * 3)
+    assert tokens.units.tolist() == [2, 2, 0]
+    assert tokens.lengths == [3, 3, 0]
+    assert tokens.units is tokens.units
+    assert tokens.lengths is tokens.lengths
+    assert Tokens([[5], [6, 7]], None, None, [0.0, 1.0]).units.tolist() == [1, 1]
 
 
 def test_rows_are_filled_up():

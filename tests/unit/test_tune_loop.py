@@ -102,15 +102,20 @@ def test_answers_are_written_and_read(places):
 
 
 @pytest.mark.parametrize(
-    ("method", "precision"), [("lora", "float32"), ("noise", "float32"), ("full", "bfloat16")]
-)
-def test_from_a_checkpoint_it_goes_on_to_the_same_bits(places, method, precision):
-    run = run_of(
-        places, method, epochs=2, checkpoint_every=5, precision=precision, patience=9, evaluate_every=4
-    )
+    ("method", "task", "precision"),
+    [("lora", "sst2", "float32"), ("noise", "sst2", "float32"), ("full", "sst2", "bfloat16"),
+     ("lora", "sst2", "float16"), ("full", "prompts", "float32"), ("noise", "stsb", "float32")],
+)  # fmt: skip
+def test_from_a_checkpoint_it_goes_on_to_the_same_bits(places, method, task, precision):
+    model, task = ("gpt2", prompts(places)) if task == "prompts" else ("bert", task)
+    rest = {"epochs": 2, "checkpoint_every": 5, "patience": 9, "evaluate_every": 4}
+    run = run_of(places, method, task, model, precision=precision, **rest)
     whole, session = trained(run)
     step, state = session.kept[0]
     assert step == 5
+    assert (state["scaler"].get("scale", 1.0) > 1.0) == (
+        precision == "float16"
+    )  # else small gradients are lost
     torch.manual_seed(77)  # whatever was drawn meanwhile
     resumed, again = trained(run, Alone(state))
     assert again.losses() == session.losses()[5:]

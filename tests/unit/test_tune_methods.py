@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,3 +235,57 @@ def test_gradients_are_those_of_the_formula(kind, conv, sizes):
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(x.grad, x2.grad)
     torch.testing.assert_close(layer.noise_scale.grad, s.grad)
+
+
+def moved(layer: torch.nn.Module, x: torch.Tensor, change: Callable[[], None]) -> float:
+    """By which part of themselves a layer's outputs move under autocast."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = layer(x).double()
+        change()
+        after = layer(x).double()
+    return float(((after - before) * before).sum() / (before * before).sum())
+
+
+@pytest.mark.parametrize("rounded", [False, True])  # inputs as a norm gives them, or as another layer does
+@pytest.mark.parametrize("sizes", [(64, 96), (64, 64), (96, 64)])
+def test_in_16_bits_a_small_scalar_is_not_rounded_away(sizes, rounded):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(*sizes)
+    layer.bias.data.zero_()
+    layer.weight.data = layer.weight.data.bfloat16().float()  # as many checkpoints have them
+    layers.scale(layer)
+    x = torch.randn(256, sizes[0])
+    x = x.bfloat16() if rounded else x
+    assert moved(layer, x, lambda: layer.noise_scale.data.fill_(1e-3)) == pytest.approx(1e-3, rel=0.1)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_in_16_bits_a_small_shift_of_singular_values_is_not_rounded_away(rounded):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 64, bias=False)
+    layer.weight.data = 1.37 * torch.linalg.qr(torch.randn(64, 64)).Q
+    layers.shift_singular_values(layer)
+    x = torch.randn(256, 64)
+    x = x.bfloat16() if rounded else x
+    assert moved(layer, x, lambda: layer.shift.data.fill_(1.37e-3)) == pytest.approx(1e-3, rel=0.1)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_gradients_of_scalars_in_16_bits_are_those_of_the_formula_nearly(rounded):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 48)
+    layers.scale(layer)
+    layer.bias.requires_grad_(False)
+    layer.noise_scale.data.fill_(0.3)
+    x = torch.randn(32, 64)
+    x = (x.bfloat16() if rounded else x).requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    grad = torch.randn(32, 48).to(y.dtype)
+    y.backward(grad)
+    own = (grad.double() * (x.detach().double() @ layer.weight.detach().double().t())).sum()
+    inner = 1.3 * grad.double() @ layer.weight.detach().double()
+    assert y.dtype == (torch.float32 if rounded else torch.bfloat16)
+    assert float(layer.noise_scale.grad) == pytest.approx(float(own), rel=0.02)
+    assert x.grad.dtype == x.dtype
+    torch.testing.assert_close(x.grad.double(), inner, rtol=0.02, atol=0.02)

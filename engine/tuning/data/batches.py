@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class Order:
         return np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._lengths))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tokens:
     """Tokenised examples.
 
@@ -75,17 +75,18 @@ class Tokens:
     prompts: list[int] | None
     labels: list[float]
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each."""
         return [len(ids) for ids in self.ids]
 
-    @property
-    def units(self) -> NDArray[np.int64]:
-        """What the loss is a mean of: 1 for each example, or the tokens of its completion."""
+    @cached_property
+    def units(self) -> Indices:
+        """What the loss is a mean of: 1 for each example, or the tokens of its completion that follow one."""
         if self.prompts is None:
             return np.ones(len(self.ids), np.int64)
-        return np.asarray([len(ids) - p for ids, p in zip(self.ids, self.prompts, strict=True)], np.int64)
+        pairs = zip(self.ids, self.prompts, strict=True)
+        return np.asarray([len(ids[max(prompt, 1) :]) for ids, prompt in pairs], np.int64)
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int, *, left: bool = False) -> Indices:

@@ -137,8 +137,8 @@ def _label(found: Any, labels: tuple[str, ...]) -> float | str:
 
 def _text(row: Mapping[str, Any], words: Mapping[str, str]) -> Example | str:
     prompt, completion = (row.get(words[key]) for key in ("prompt", "completion"))
-    if not isinstance(prompt, str) or not isinstance(completion, str) or not completion:
-        return "prompt and completion must be texts, and the completion not empty"
+    if not isinstance(prompt, str) or not isinstance(completion, str) or not prompt.strip() or not completion:
+        return "prompt and completion must be texts, the prompt not blank and the completion not empty"
     return Example((prompt, completion), answer=completion)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.nouns.tuning import Method, RunSpec
-from engine.tuning import layers
+from engine.tuning import layers, state
 from engine.tuning.heads import head_modules
 from engine.tuning.saving import TASK_TYPES
 
@@ -51,4 +51,4 @@ def save(model: Any, run: RunSpec, folder: Path) -> None:
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.revision = run.model, run.revision or None
     config.task_type = TASK_TYPES[run.task.kind]
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=state.learnt(model))  # PEFT would write a worker's share

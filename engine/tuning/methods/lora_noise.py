@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.formats.adapters.keys import WRAPPER
 from engine.nouns.tuning import Method, RunSpec
-from engine.tuning import layers
+from engine.tuning import layers, state
 from engine.tuning.methods.lora import wrapped
 from engine.tuning.methods.noise import put_scalars
 from engine.tuning.saving import noise_settings, scale_tensors, write_adapter
@@ -29,7 +29,7 @@ def save(model: Any, run: RunSpec, folder: Path) -> None:
     """Write factors, scalars and head; the noise is drawn again from the seed."""
     from peft import get_peft_model_state_dict
 
-    found = get_peft_model_state_dict(model)
+    found = get_peft_model_state_dict(model, state_dict=state.learnt(model))
     tensors = {name.removeprefix(WRAPPER): tensor for name, tensor in found.items()}
     method = run.method
     write_adapter(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.nouns.tuning import Method, RunSpec
-from engine.tuning import layers
+from engine.tuning import layers, state
 from engine.tuning.heads import only_head_learns
 from engine.tuning.saving import head_of, write_adapter
 
@@ -28,6 +28,7 @@ def save(model: Any, run: RunSpec, folder: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.chosen_layers(model, run.method.modules).items():
         tensors[f"{name}.svdiff_left"] = layer.left
-        tensors[f"{name}.svdiff_shift"] = functional.relu(layer.sigma + layer.shift) - layer.sigma
+        shifted = functional.relu(layer.sigma + state.whole(layer.shift))
+        tensors[f"{name}.svdiff_shift"] = shifted - layer.sigma
         tensors[f"{name}.svdiff_right"] = layer.right
     write_adapter(folder, run, "SVDIFF", tensors | head_of(model))
