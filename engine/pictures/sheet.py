@@ -14,11 +14,7 @@ from engine.pictures.picture import label
 _SMALL = (104, 44)  # width and height of a panel of a grid
 _ACROSS, _TALL = 640, 84  # width of panels that follow each other, taken together; their height
 _GAP, _WIDE_GAP = 6, 16
-_HEAD, _TICKS, _BELOW = (
-    16,
-    18,
-    20,
-)  # room for headings of columns and of blocks, for ticks, and between blocks
+_HEAD, _TICKS, _BELOW = 16, 18, 20  # room for headings of columns and blocks, ticks, and between blocks
 _LETTER = 5.0  # width of a letter of a heading, about
 
 
