@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.pictures.picture import Picture, distinct, finish, label
+from engine.pictures.picture import Picture, finish, labels
 from engine.pictures.theme import series_colours
 
 _WIDTH, _HEIGHT = 380, 220
@@ -32,11 +32,11 @@ def curves(title: str, points: Sequence[Reached]) -> Picture:
     """Draw each metric against the step, a line a run, a panel for each metric."""
     import altair as alt
 
+    runs, metrics = labels(p.run for p in points), labels(p.metric for p in points)
     rows = [
-        {"run": label(p.run), "metric": label(p.metric), "step": p.step, "value": p.value}
+        {"run": runs[p.run], "metric": metrics[p.metric], "step": p.step, "value": p.value}
         for p in sorted(points, key=lambda p: p.step)
     ]
-    runs, metrics = (distinct(str(r[key]) for r in rows) for key in ("run", "metric"))
     base = alt.Chart().encode(
         x=alt.X(
             field="step",
@@ -50,7 +50,7 @@ def curves(title: str, points: Sequence[Reached]) -> Picture:
             field="run",
             type="nominal",
             title="run",
-            scale=alt.Scale(domain=sorted(runs), range=series_colours(len(runs))),
+            scale=alt.Scale(domain=sorted(runs.values()), range=series_colours(len(runs))),
         ),
         tooltip=[
             alt.Tooltip(field="run", type="nominal"),
@@ -60,7 +60,7 @@ def curves(title: str, points: Sequence[Reached]) -> Picture:
     )
     lines = alt.layer(base.mark_line(strokeWidth=1.6), base.mark_point(size=14, filled=True))
     header = alt.Header(title=None, labelFontSize=12, labelLimit=_WIDTH)
-    facet = alt.Facet(field="metric", type="nominal", sort=sorted(metrics), header=header)
+    facet = alt.Facet(field="metric", type="nominal", sort=sorted(metrics.values()), header=header)
     whole = (
         lines.properties(width=_WIDTH, height=_HEIGHT)
         .facet(facet=facet, columns=2, data=alt.NamedData("points"))

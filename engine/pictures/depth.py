@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.pictures.picture import Picture, distinct, finish, label
+from engine.pictures.picture import Picture, finish, labels
 from engine.pictures.theme import series_colours
 
 _WIDTH, _HEIGHT = 420, 240
@@ -41,12 +41,13 @@ def depth(name: str, title: str, points: Sequence[AtDepth], unit: str = "standar
     """
     import altair as alt
 
+    panels = labels(_panel(p) for p in points)
+    words = labels(p.role for p in points)
     rows = [
-        {"panel": _panel(p), "role": label(p.role), "layer": p.layer, "std": p.std}
+        {"panel": panels[_panel(p)], "role": words[p.role], "layer": p.layer, "std": p.std}
         for p in sorted(points, key=lambda p: p.layer)
     ]
-    roles = distinct(sorted(str(r["role"]) for r in rows))
-    panels = distinct(_panel(p) for p in points)
+    roles = sorted(words.values())
     layers = alt.X(
         field="layer",
         type="quantitative",
@@ -76,7 +77,7 @@ def depth(name: str, title: str, points: Sequence[AtDepth], unit: str = "standar
     dots = base.mark_point(size=12, filled=True, opacity=0.9)
     chart = alt.layer(lines, dots).properties(width=_WIDTH, height=_HEIGHT)
     header = alt.Header(title=None, labelFontSize=12, labelLimit=_WIDTH)
-    facet = alt.Facet(field="panel", type="nominal", sort=panels, header=header)
+    facet = alt.Facet(field="panel", type="nominal", sort=list(panels.values()), header=header)
     whole = chart.facet(facet=facet, columns=2, data=alt.NamedData("points")).resolve_scale(
         x="independent", y="independent"
     )
@@ -85,4 +86,4 @@ def depth(name: str, title: str, points: Sequence[AtDepth], unit: str = "standar
 
 
 def _panel(point: AtDepth) -> str:
-    return label(f"{point.subject}, {point.part}" if point.part else point.subject)
+    return f"{point.subject}, {point.part}" if point.part else point.subject

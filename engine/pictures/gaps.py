@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.pictures.picture import Picture, distinct, finish, label
+from engine.pictures.picture import Picture, distinct, finish, label, labels
 from engine.pictures.theme import NOTE, series_colours
 
 _WIDTH, _HEIGHT = 340, 240
@@ -38,23 +38,24 @@ def gaps(title: str, points: Sequence[Gap]) -> Picture:
     """Draw the gap in sigma against the gap in score, a panel for each baseline."""
     import altair as alt
 
+    baselines = labels((p.baseline for p in points), 40)
+    methods, subjects = labels(_method(p) for p in points), labels(p.subject for p in points)
     rows = [
         {
-            "panel": _panel(p),
-            "method": label(p.method or "not known"),
-            "subject": label(p.subject),
+            "panel": _panel(baselines[p.baseline], p.correlation),
+            "method": methods[_method(p)],
+            "subject": subjects[p.subject],
             "note": label(p.note, 24),
             "std_gap": 1e4 * p.std_gap,
             "score_gap": p.score_gap,
         }
         for p in points
     ]
-    methods = distinct(sorted(str(r["method"]) for r in rows))
     colour = alt.Color(
         field="method",
         type="nominal",
         title="method",
-        scale=alt.Scale(domain=methods, range=series_colours(len(methods))),
+        scale=alt.Scale(domain=sorted(methods.values()), range=series_colours(len(methods))),
     )
     base = alt.Chart().encode(
         x=alt.X(
@@ -74,7 +75,7 @@ def gaps(title: str, points: Sequence[Gap]) -> Picture:
     words = base.mark_text(align="left", dx=7, dy=-5, fontSize=10, color=NOTE).encode(
         text=alt.Text(field="note", type="nominal")
     )
-    panels = distinct(_panel(p) for p in points)
+    panels = distinct(str(r["panel"]) for r in rows)
     header = alt.Header(title=None, labelFontSize=12, labelLimit=_WIDTH)
     facet = alt.Facet(field="panel", type="nominal", sort=panels, header=header)
     chart = alt.layer(dots, words).properties(width=_WIDTH, height=_HEIGHT)
@@ -85,6 +86,10 @@ def gaps(title: str, points: Sequence[Gap]) -> Picture:
     return finish("scores", title, note, whole, {"points": rows})
 
 
-def _panel(gap: Gap) -> str:
-    known = "" if gap.correlation is None else f", correlation {gap.correlation:.2f}"
-    return f"from {label(gap.baseline, 40)}{known}"
+def _method(gap: Gap) -> str:
+    return gap.method or "not known"
+
+
+def _panel(baseline: str, correlation: float | None) -> str:
+    known = "" if correlation is None else f", correlation {correlation:.2f}"
+    return f"from {baseline}{known}"

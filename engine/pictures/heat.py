@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.pictures.picture import Picture, distinct, finish, label
+from engine.pictures.picture import Picture, finish, labels
 from engine.pictures.theme import PAPER
 
 if TYPE_CHECKING:
@@ -89,12 +89,13 @@ class _Scale:
 def _map(name: str, title: str, note: str, cells: Sequence[Cell], scale: _Scale) -> Picture:
     import altair as alt
 
-    panels = distinct(_panel(c) for c in cells)
+    panels = labels(_panel(c) for c in cells)
+    roles = labels(c.role for c in cells)
     data, charts = {}, []
-    for number, panel in enumerate(panels):
+    for number, (panel, shown) in enumerate(panels.items()):
         here = [c for c in cells if _panel(c) == panel]
-        data[f"cells{number}"] = [{"role": label(c.role), "layer": c.layer, "value": c.value} for c in here]
-        charts.append(_one(f"cells{number}", panel, here, scale, scale.domain(cells)))
+        data[f"cells{number}"] = [{"role": roles[c.role], "layer": c.layer, "value": c.value} for c in here]
+        charts.append(_one(f"cells{number}", shown, here, scale, scale.domain(cells)))
     whole = alt.vconcat(*charts, spacing=22).resolve_scale(color="shared")
     return finish(name, title, [note], whole, data)
 
@@ -107,7 +108,7 @@ def _colours(scale: _Scale) -> dict[str, Any]:
 
 
 def _panel(cell: Cell) -> str:
-    return label(f"{cell.subject}, {cell.part}" if cell.part else cell.subject)
+    return f"{cell.subject}, {cell.part}" if cell.part else cell.subject
 
 
 def _one(data: str, panel: str, cells: Sequence[Cell], scale: _Scale, domain: list[float]) -> alt.Chart:

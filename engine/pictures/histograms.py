@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.pictures.picture import Picture, distinct, finish, label
+from engine.pictures.picture import Picture, finish, label, labels
 from engine.pictures.sheet import Group, Place, Sheet, Words, lay_out
 from engine.pictures.theme import FIT, INK, NOTE, RULE, SHAPES, series_colours
 from engine.statistics.histogram import Histogram
@@ -93,7 +93,8 @@ def histograms(
         overlay: colours stand for subjects, and no normal is drawn.
         columns: panels in a row, where they follow each other.
     """
-    frame = _Frame(log, overlay)
+    words = _words(s.key for b in blocks for p in b.panels for s in p.series)
+    frame = _Frame(log, overlay, words)
     groups = [
         Group(b.heading, tuple(p.row for p in b.panels), tuple(p.column for p in b.panels)) for b in blocks
     ]
@@ -103,20 +104,22 @@ def histograms(
     for number, (panel, place) in enumerate(zip(panels, sheet.places, strict=True)):
         _add(data, number, panel, place, frame)
     data |= _surroundings(sheet, frame)
-    keys = distinct(s.key for p in panels for s in p.series)
-    chart = _chart(sheet, frame, _colours(keys, overlay))
+    chart = _chart(sheet, frame, _colours(words, overlay))
     return finish(name, title, _how_to_read(log, overlay), chart, data)
 
 
-def _colours(keys: Sequence[str], overlay: bool) -> dict[str, str]:
+def _words(keys: Iterable[str]) -> dict[str, str]:
+    """What the legend says for the key of a series."""
+    words = {key: _WORDS.get(key, key) for key in keys}
+    shown = labels(words.values())
+    return {key: shown[word] for key, word in words.items()}
+
+
+def _colours(words: Mapping[str, str], overlay: bool) -> dict[str, str]:
     """Colour of each word of the legend."""
     if overlay:
-        return dict(zip(map(_said, keys), series_colours(len(keys)), strict=True))
-    return {_said(key): colour for key, colour in SHAPES.items() if key in keys}
-
-
-def _said(key: str) -> str:
-    return label(_WORDS.get(key, key))
+        return dict(zip(words.values(), series_colours(len(words)), strict=True))
+    return {words[key]: colour for key, colour in SHAPES.items() if key in words}
 
 
 def _how_to_read(log: bool, overlay: bool) -> list[str]:
@@ -132,10 +135,11 @@ def _how_to_read(log: bool, overlay: bool) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What all panels have in common; see `histograms`."""
+    """What all panels have in common; see `histograms`. `words` are those of the legend, by key."""
 
     log: bool
     overlay: bool
+    words: Mapping[str, str]
 
     @property
     def reach(self) -> float:
@@ -177,7 +181,7 @@ def _add(
     for order, series in enumerate(panel.series):
         z = ((series.counts.edges - panel.mean) / panel.std).tolist()
         densities = (series.counts.density * panel.std).tolist()
-        of = {"k": number, "of": _said(series.key)}
+        of = {"k": number, "of": frame.words[series.key]}
         for x, density in zip(z, [*densities, densities[-1]], strict=True):
             row = {**of, "x": frame.across(place, x), "y": frame.up(place, density, top), "y2": foot}
             data["over" if order else "bins"].append(row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,24 @@ def require_libraries() -> None:
 def label(text: str, most: int = _LONGEST) -> str:
     """A name as it may stand in a picture."""
     return shortened(printable(text), most)
+
+
+def labels(words: Iterable[str], most: int = _LONGEST) -> dict[str, str]:
+    """What stands for each name in a picture; long ones are shortened, and no two are alike."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for word in dict.fromkeys(words):
+        found[word] = next(short for short in _candidates(word, most) if short not in taken)
+        taken.add(found[word])
+    return found
+
+
+def _candidates(word: str, most: int) -> Iterator[str]:
+    yield label(word, most)
+    number = 2
+    while True:
+        yield f"{label(word, most - 5)} ({number})"
+        number += 1
 
 
 def finish(

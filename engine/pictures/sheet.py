@@ -5,20 +5,16 @@ Laid out here and drawn as a few marks, because a facet for each of hundreds of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.pictures.picture import label
+from engine.pictures.picture import label, labels
 
 _SMALL = (104, 44)  # width and height of a panel of a grid
 _ACROSS, _TALL = 640, 84  # width of panels that follow each other, taken together; their height
 _GAP, _WIDE_GAP = 6, 16
-_HEAD, _TICKS, _BELOW = (
-    16,
-    18,
-    20,
-)  # room for headings of columns and of blocks, for ticks, and between blocks
+_HEAD, _TICKS, _BELOW = 16, 18, 20  # room for headings of columns and blocks, ticks, and between blocks
 _LETTER = 5.0  # width of a letter of a heading, about
 
 
@@ -180,21 +176,3 @@ def _flow(group: Group, top: float, columns: int) -> Sheet:
 def _fitting(words: str, width: float) -> str:
     """As much of a heading as there is room for."""
     return label(words, max(int(width / _LETTER), 4))
-
-
-def labels(words: Iterable[str], most: int) -> dict[str, str]:
-    """What stands for each word in a picture; long ones are shortened, and no two are alike."""
-    found: dict[str, str] = {}
-    taken: set[str] = set()
-    for word in dict.fromkeys(words):
-        found[word] = next(short for short in _candidates(word, most) if short not in taken)
-        taken.add(found[word])
-    return found
-
-
-def _candidates(word: str, most: int) -> Iterator[str]:
-    yield label(word, most)
-    number = 2
-    while True:
-        yield f"{label(word, most - 5)} ({number})"
-        number += 1

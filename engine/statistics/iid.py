@@ -1,10 +1,8 @@
 """Whether a matrix could be what it is if its elements had been shuffled: neighbours, rows and columns.
 
 The null hypothesis is that elements are exchangeable, which i.i.d. ones are, of whatever distribution. What
-chance
-does under it follows from the elements themselves: their kurtosis is in every limit, so heavy tails alone
-    are no
-departure, and Gaussian noise is inside each limit in 95 % of all cases.
+chance does under it follows from the elements themselves: their kurtosis is in every limit, so heavy tails
+alone are no departure, and Gaussian noise is inside each limit in 95 % of all cases.
 """
 
 from __future__ import annotations

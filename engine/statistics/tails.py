@@ -22,8 +22,8 @@ def beta_quantile(p: float, a: float, b: float) -> float:
     """Quantile of a beta variable with a <= b, to about 1e-4 of its standard deviation.
 
     Source: for small a Wise's approximation (Biometrika 37, 1950, p. 208) by an incomplete gamma function,
-        and
-    for large a Paulson's of the F distribution by the cube root (Annals of Mathematical Statistics 13, 1942).
+        for large a Paulson's of the F distribution by the cube root (Annals of Mathematical Statistics 13,
+        1942).
 
     Args:
         p: in (0, 1).

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from engine.nouns.glue import GLUE
 from engine.nouns.tuning import RunSpec
 from engine.tuning import state
 from engine.tuning.data.commonsense import extract
@@ -82,7 +83,8 @@ class Judge:
         everything = self._gathered(predicted) if rounds else predicted
         values = [everything[i] for i in range(len(lengths))]
         if self._run.task.kind != "text":
-            return judge(self._run.task.metric, values, test.feed.tokens.labels)
+            further = GLUE[self._run.task.name].further
+            return judge(self._run.task.metric, values, test.feed.tokens.labels, further)
         right = accuracy(values, [1.0] * len(values))
         if self._run.task.metric == "tokens":
             right = 100 * sum(values) / max(int(test.feed.tokens.units.sum()), 1)
@@ -114,7 +116,7 @@ class Judge:
         texts = self._tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         answers = [test.examples[i].answer for i in batch]
         if self._run.task.metric == "answers":
-            return [float(extract(text) == answer) for text, answer in zip(texts, answers, strict=True)]
+            return [float(extract(t, answer) == answer) for t, answer in zip(texts, answers, strict=True)]
         return [float(text.strip() == answer.strip()) for text, answer in zip(texts, answers, strict=True)]
 
     def _gathered(self, own: dict[int, float]) -> dict[int, float]:

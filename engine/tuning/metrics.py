@@ -18,6 +18,13 @@ def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
     return 100 * float(equal.mean()) if equal.size else math.nan
 
 
+def f1(predicted: ArrayLike, labels: ArrayLike) -> float:
+    """Harmonic mean of precision and recall of label 1, 0 to 100; 0 where there is none and none is said."""
+    p, t = np.asarray(predicted) == 1, np.asarray(labels) == 1
+    of_all = int(p.sum()) + int(t.sum())
+    return 200 * int((p & t).sum()) / of_all if of_all else 0.0
+
+
 def matthews(predicted: ArrayLike, labels: ArrayLike) -> float:
     """Matthews' correlation of two labels, -100 to 100; 0 where one of the four margins is empty.
 
@@ -50,13 +57,16 @@ def _ranks(x: ArrayLike) -> Floats:
     return ranks
 
 
-def judge(metric: str, predicted: Sequence[float], labels: Sequence[float]) -> Metrics:
+def judge(
+    metric: str, predicted: Sequence[float], labels: Sequence[float], further: Sequence[str] = ()
+) -> Metrics:
     """The numbers of a task with labels or a score, and `score`, the one that counts.
 
     Args:
         metric: `accuracy`, `matthews` or `correlation`, whose score is the mean of Pearson's and Spearman's.
         predicted: numbers of labels, or scores.
         labels: what they should be.
+        further: `f1`, if that is wanted beside the accuracy.
     """
     if metric == "correlation":
         both = {"pearson": pearson(predicted, labels), "spearman": spearman(predicted, labels)}
@@ -65,4 +75,5 @@ def judge(metric: str, predicted: Sequence[float], labels: Sequence[float]) -> M
         found = {"matthews": matthews(predicted, labels), "accuracy": accuracy(predicted, labels)}
         return found | {"score": found["matthews"]}
     right = accuracy(predicted, labels)
-    return {"accuracy": right, "score": right}
+    beside = {"f1": f1(predicted, labels)} if "f1" in further else {}
+    return {"accuracy": right, **beside, "score": right}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,11 +93,11 @@ def _simulation(connection: Connection, subjects: Sequence[Subject], how: How) -
 def _overlay(connection: Connection, subjects: Sequence[Subject], how: How) -> Picture:
     a, b = subjects
     ours, theirs = (matrices_of(connection, s.subject_id, how.selection) for s in subjects)
-    keys = (a.name, b.name) if a.name != b.name else tuple(f"{s.name} ({s.subject_id})" for s in subjects)
-    blocks = overlaid_blocks(connection, ours, theirs, (keys[0], keys[1]), bins=how.bins, log=how.log)
+    one, other = _words(subjects)
+    blocks = overlaid_blocks(connection, ours, theirs, (one, other), bins=how.bins, log=how.log)
     if not blocks:
         raise ConfigError(f"no matrix of {a.name!r} has the name of one of {b.name!r}")
-    return histograms("overlay", f"{keys[0]} and {keys[1]}", blocks, log=how.log, overlay=True)
+    return histograms("overlay", f"{one} and {other}", blocks, log=how.log, overlay=True)
 
 
 def _sigma(connection: Connection, subjects: Sequence[Subject], how: How) -> Picture:
@@ -130,13 +130,29 @@ def _cells(connection: Connection, subjects: Sequence[Subject], column: str) -> 
 
 
 def _roles(connection: Connection, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
-    query = named_queries("verbs")["picture_roles"]
-    answers = (run_query(connection, query, {"subject_id": s.subject_id}) for s in subjects)
-    return [record for answer in answers for record in answer.records()]
+    return [r for records in _asked(connection, "picture_roles", subjects) for r in records]
+
+
+def _asked(connection: Connection, query: str, subjects: Sequence[Subject]) -> Iterator[list[dict[str, Any]]]:
+    """What a query says of each subject, whose name there is that of no other."""
+    for subject, word in zip(subjects, _words(subjects), strict=True):
+        answer = run_query(connection, named_queries("verbs")[query], {"subject_id": subject.subject_id})
+        yield [{**record, "subject": word} for record in answer.records()]
+
+
+def _words(subjects: Sequence[Subject]) -> list[str]:
+    return _apart([(s.subject_id, s.name) for s in subjects])
+
+
+def _apart(subjects: Sequence[tuple[int, str]]) -> list[str]:
+    """Names of subjects, given as (number, name); with the number where several have one name."""
+    numbers: dict[str, set[int]] = {}
+    for number, name in subjects:
+        numbers.setdefault(name, set()).add(number)
+    return [f"{name} ({number})" if len(numbers[name]) > 1 else name for number, name in subjects]
 
 
 def _iid(connection: Connection, subjects: Sequence[Subject], how: How) -> Picture:
-    query = named_queries("verbs")["picture_iid"]
     cells = [
         Cell(
             r["subject"],
@@ -145,9 +161,9 @@ def _iid(connection: Connection, subjects: Sequence[Subject], how: How) -> Pictu
             r["layer"],
             r[lines],
         )
-        for s in subjects
+        for records in _asked(connection, "picture_iid", subjects)
         for lines in ("rows", "columns")
-        for r in run_query(connection, query, {"subject_id": s.subject_id}).records()
+        for r in records
         if r[lines] is not None
     ]
     if not cells:
@@ -159,20 +175,25 @@ def _scores(connection: Connection, subjects: Sequence[Subject], how: How) -> Pi
     query = named_queries("paper")["fig5"]
     given = dict(how.given or {})
     if subjects:
-        given["baseline"] = subjects[0].name
+        given["baseline"] = subjects[0].subject_id
     rows = run_query(connection, query, given).records()
+    rows = [r for r in rows if r["std_gap"] is not None and r["score_gap"] is not None]
     points = [
         Gap(
-            r["baseline"],
-            r["subject"],
+            baseline,
+            subject,
             r["method"] or "",
-            f"rank {r['r']}" if r["r"] is not None else r["subject"],
+            f"rank {r['r']}" if r["r"] is not None else subject,
             r["std_gap"],
             r["score_gap"],
             r["correlation"],
         )
-        for r in rows
-        if r["std_gap"] is not None and r["score_gap"] is not None
+        for r, baseline, subject in zip(
+            rows,
+            _apart([(r["baseline_id"], r["baseline"]) for r in rows]),
+            _apart([(r["subject_id"], r["subject"]) for r in rows]),
+            strict=True,
+        )
     ]
     if not points:
         raise ConfigError("there is nothing to draw: no two differences with a matrix in common have scores")
@@ -198,7 +219,7 @@ def _some(found: Sequence[Any], name: str) -> Sequence[Any]:
 
 
 def _names(subjects: Sequence[Subject]) -> str:
-    return ", ".join(s.name for s in subjects)
+    return ", ".join(_words(subjects))
 
 
 def _values(subject: Subject) -> str:

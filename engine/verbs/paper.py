@@ -17,11 +17,11 @@ from engine.verbs.look import find_subject
 from engine.verbs.scores import read_scores
 from engine.warehouse.queries import Query, Value, named_queries, pick, run_query
 from engine.warehouse.result import Result
-from engine.warehouse.rows import Connection, all_rows, one_value
+from engine.warehouse.rows import Connection, all_rows
 from engine.warehouse.store import Warehouse
 
 _SUBJECTS = ("subject", "baseline", "a", "b")
-"""Parameters that name a subject."""
+"""Parameters that mean a subject; a query takes its number, because several may have one name."""
 
 _MERGES = "table4"
 _HISTOGRAMS = "fig1"
@@ -52,8 +52,8 @@ def paper(
     Args:
         table: the name of a query of `sql/paper`, such as `table1` or `fig5`; or one of the figures that show
             the histograms of one model or adapter, `fig8` to `fig26`.
-        subject: only this one, by number, name, place or the beginning of its name; all by default, or what
-            the figure shows.
+        subject: only this one, by number, name, place or the beginning of its name (of several with one name
+            the newest); all by default, or what the figure shows.
         params: values of the query's parameters; those that name a subject take the same words.
         scores: a CSV file with the columns `subject` and `score`, for the queries that set sigma or methods
             against scores; by default these are those of the warehouse's runs. For `table4` it may have a
@@ -77,7 +77,7 @@ def paper(
             given["subject"] = _shown_in(connection, table)
         for parameter in _SUBJECTS:
             if parameter in query.defaults and given.get(parameter) is not None:
-                given[parameter] = _name_of(connection, str(given[parameter]))
+                given[parameter] = find_subject(connection, str(given[parameter]))
         if scores is not None:
             benchmarks = BENCHMARKS if name == _MERGES else ()
             given["scores"] = read_scores(scores, lambda word: find_subject(connection, word), benchmarks)
@@ -157,8 +157,3 @@ def _shown_in(connection: Connection, figure: str) -> str | None:
     if not numbers:
         raise ConfigError(f"{figure} shows {what}, and there is none here; --subject names another")
     return str(numbers[-1])
-
-
-def _name_of(connection: Connection, wanted: str) -> str:
-    number = find_subject(connection, wanted)
-    return str(one_value(connection, "SELECT name FROM subjects WHERE subject_id = ?", [number]))

@@ -25,7 +25,7 @@ from engine.verbs.report_parts import of_subject, overview
 from engine.version import __version__
 from engine.warehouse.queries import named_queries, run_query
 from engine.warehouse.result import Result
-from engine.warehouse.rows import Connection, Row, all_rows
+from engine.warehouse.rows import Connection, Row
 from engine.warehouse.store import Warehouse
 
 _MOST_SUBJECTS = 20
@@ -102,20 +102,10 @@ def _table1(connection: Connection, subjects: Sequence[Subject]) -> Result:
     rows: list[Row] = []
     columns: list[str] = []
     for subject in subjects:
-        answer = run_query(connection, query, {"subject": subject.name, "paper": own})
+        answer = run_query(connection, query, {"subject": subject.subject_id, "paper": own})
         columns = answer.columns
-        rows += _own(connection, subject, answer.rows)
+        rows += answer.rows
     return Result(columns, rows)
-
-
-def _own(connection: Connection, subject: Subject, rows: Sequence[Row]) -> list[Row]:
-    """The row of a subject among those of all that have its name, which are in the order of their numbers."""
-    namesakes = all_rows(
-        connection,
-        "SELECT DISTINCT subject_id FROM tensor_stats WHERE subject = ? ORDER BY 1",
-        [subject.name],
-    )
-    return [row for (number,), row in zip(namesakes, rows, strict=True) if number == subject.subject_id]
 
 
 def _head(subjects: Sequence[Subject]) -> Html:

@@ -14,7 +14,7 @@ WITH spans AS (
     FROM tensor_stats t
     JOIN subjects s USING (subject_id)
     WHERE t.is_matrix AND t.std > 0
-        AND ($subject IS NULL OR t.subject = $subject)
+        AND ($subject IS NULL OR t.subject_id = $subject::INTEGER)
         AND ($kind IS NULL OR s.kind = $kind)
         AND ($tensor IS NULL OR t.name = $tensor)
 ),

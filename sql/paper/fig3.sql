@@ -10,7 +10,7 @@ WITH matrices AS (
         subject_id, subject, tensor_id, finite::DOUBLE AS finite, mean, std, m2,
         fsum(finite * mean) OVER s / fsum(finite) OVER s AS centre
     FROM tensor_stats
-    WHERE is_matrix AND std > 0 AND ($subject IS NULL OR subject = $subject)
+    WHERE is_matrix AND std > 0 AND ($subject IS NULL OR subject_id = $subject::INTEGER)
     WINDOW s AS (PARTITION BY subject_id)
 ),
 pooled AS (

@@ -5,11 +5,13 @@
 -- param scores = NULL: scores instead of those of runs, as JSON [{"subject_id": 3, "score": 78.4}, ...]
 -- The paper takes the adapters of rank 32 as baselines. `correlation` is that of the two gaps over all of a
 -- baseline's subjects, from three on: 1 if the hypothesis held to the letter. Matrices are matched by their place,
--- because a wrapper may have lengthened the names of one of two.
+-- because a wrapper may have lengthened the names of one of two. Differences are those of one base, learnt in runs of one
+-- task, as far as that is known.
 WITH chosen AS (
     SELECT
         s.subject_id, s.name, s.kind IN ('delta', 'adapter') AS is_derived, s.spec ->> 'method' AS method,
-        try_cast(s.spec ->> 'r' AS INTEGER) AS r, x.score
+        try_cast(s.spec ->> 'r' AS INTEGER) AS r, CASE WHEN is_derived THEN s.spec ->> 'base' END AS base,
+        x.task, x.score
     FROM subjects s
     LEFT JOIN subject_scores($metric, $scores) x USING (subject_id)
     WHERE s.status = 'complete'
@@ -23,10 +25,11 @@ gaps AS (
         any_value(abs(s.score - f.score)) AS score_gap
     FROM chosen f
     JOIN chosen s ON s.subject_id <> f.subject_id AND s.is_derived = f.is_derived
+        AND coalesce(s.base = f.base, true) AND coalesce(s.task = f.task, true)
     JOIN tensor_stats a ON a.subject_id = f.subject_id AND a.is_matrix
     JOIN tensor_stats b ON b.subject_id = s.subject_id AND b.is_matrix AND b.module = a.module
         AND b.part = a.part AND b.layer IS NOT DISTINCT FROM a.layer
-    WHERE f.name = $baseline OR $baseline IS NULL AND f.is_derived
+    WHERE f.subject_id = $baseline::INTEGER OR $baseline IS NULL AND f.is_derived
     GROUP BY f.subject_id, f.name, s.subject_id, s.name, s.method, s.r
 ),
 judged AS (
@@ -39,7 +42,8 @@ judged AS (
 )
 SELECT
     baseline, subject, method, r, matrices, std_gap, 1e4 * std_gap AS std_gap_e4, score, score_gap,
-    CASE WHEN pairs > 2 AND isfinite(agreement) THEN agreement END AS correlation
+    CASE WHEN pairs > 2 AND isfinite(agreement) THEN agreement END AS correlation,
+    baseline_id, subject_id
 FROM judged
-WHERE $subject IS NULL OR subject = $subject
+WHERE $subject IS NULL OR subject_id = $subject::INTEGER
 ORDER BY baseline_id, std_gap, subject_id;

@@ -8,6 +8,6 @@ SELECT
     avg(changed_ratio) AS changed_ratio,
     count(*) AS matrices
 FROM delta_stats
-WHERE is_matrix AND layer IS NOT NULL AND ($subject IS NULL OR subject = $subject)
+WHERE is_matrix AND layer IS NOT NULL AND ($subject IS NULL OR subject_id = $subject::INTEGER)
 GROUP BY subject_id, subject, method, r, part, module, role, layer
 ORDER BY subject_id, part, module, role, layer;

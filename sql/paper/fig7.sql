@@ -9,7 +9,7 @@ levels AS (
     SELECT t.*, try_cast(regexp_extract(t.name, '[0-9][0-9.e+-]*$') AS DOUBLE) AS noise
     FROM tensor_stats t
     JOIN subjects s USING (subject_id)
-    WHERE s.kind = 'simulation' AND ($subject IS NULL OR t.subject = $subject)
+    WHERE s.kind = 'simulation' AND ($subject IS NULL OR t.subject_id = $subject::INTEGER)
 )
 SELECT
     l.subject, l.noise, l.n, l.std, l.iqr_ratio, l.ratio_3s, l.kurtosis_3s, l.kurtosis, l.shape_class,

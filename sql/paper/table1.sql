@@ -22,6 +22,6 @@ SELECT
     any_value(p.kurtosis_std) AS paper_kurtosis_std
 FROM tensor_stats t
 LEFT JOIN paper ON p.subject_id = t.subject_id
-WHERE $subject IS NULL OR t.subject = $subject
+WHERE $subject IS NULL OR t.subject_id = $subject::INTEGER
 GROUP BY t.subject_id, t.subject
 ORDER BY t.subject_id;

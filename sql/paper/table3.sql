@@ -1,15 +1,19 @@
 -- How good is LoRA with a scalar on the weights on commonsense tasks, beside plain LoRA (Table 3)?
 -- param sweep = NULL: only the runs of this sweep; all when NULL
 -- Accuracies in per cent, means over seeds; `std` is that of the average over seeds. `gain` is over plain LoRA of the same
--- sweep, model and rank.
+-- sweep, model and rank: of several that differ in their labels, the one that is called lora. A sweep that has the tasks
+-- twice has rows of their own for each `task_label` that is not commonsense.
 WITH reached AS (
-    SELECT sweep, model, label, method, r, run_id, seed, metric, value
+    SELECT
+        sweep, model, label, method, r, run_id, seed, metric, value,
+        CASE WHEN task_label <> task AND min(task_label) OVER s <> max(task_label) OVER s THEN task_label END AS variant
     FROM run_scores
     WHERE task = 'commonsense' AND status = 'complete' AND ($sweep IS NULL OR sweep = $sweep)
+    WINDOW s AS (PARTITION BY sweep, model)
 ),
 by_run AS (
     SELECT
-        sweep, model, label, method, r, run_id,
+        sweep, model, label, method, r, variant, run_id,
         any_value(value) FILTER (metric = 'accuracy/boolq') AS boolq,
         any_value(value) FILTER (metric = 'accuracy/piqa') AS piqa,
         any_value(value) FILTER (metric = 'accuracy/social_i_qa') AS siqa,
@@ -24,12 +28,12 @@ by_run AS (
 ),
 ours AS (
     SELECT
-        'ours' AS source, sweep, model, label, method, r, count(*) AS runs,
+        'ours' AS source, sweep, model, label, method, r, variant, count(*) AS runs,
         avg(boolq) AS boolq, avg(piqa) AS piqa, avg(siqa) AS siqa, avg(hellaswag) AS hellaswag,
         avg(winogrande) AS winogrande, avg(arc_e) AS arc_e, avg(arc_c) AS arc_c, avg(obqa) AS obqa,
         avg(average) AS average, stddev_samp(average) AS std
     FROM by_run
-    GROUP BY sweep, model, label, method, r
+    GROUP BY sweep, model, label, method, r, variant
 ),
 paper(model, method, r, boolq, piqa, siqa, hellaswag, winogrande, arc_e, arc_c, obqa, average) AS (VALUES
     ('LLaMA-7B', 'lora', 16, 69.9e0, 77.8e0, 75.1e0, 72.1e0, 55.8e0, 77.1e0, 62.2e0, 78.0e0, 70.9e0),
@@ -49,13 +53,22 @@ everything AS (
     SELECT * FROM ours
     UNION ALL BY NAME
     SELECT 'paper' AS source, method AS label, * FROM paper WHERE EXISTS (FROM ours)
+),
+plain AS (
+    SELECT
+        source, sweep, model, r, variant,
+        CASE WHEN count(*) = 1 THEN any_value(label) ELSE 'lora' END AS label,
+        CASE WHEN count(*) = 1 THEN any_value(average) ELSE any_value(average) FILTER (label = 'lora') END AS average
+    FROM everything
+    WHERE method = 'lora'
+    GROUP BY source, sweep, model, r, variant
 )
 SELECT
-    e.source, e.sweep, e.model, e.label, e.r, e.runs,
+    e.source, e.sweep, e.model, e.label, e.r, e.variant AS task_label, e.runs,
     e.boolq, e.piqa, e.siqa, e.hellaswag, e.winogrande, e.arc_e, e.arc_c, e.obqa, e.average, e.std,
     e.average - p.average AS gain
 FROM everything e
-LEFT JOIN (SELECT * FROM everything WHERE label = 'lora') p
+LEFT JOIN plain p
     ON p.source = e.source AND p.sweep IS NOT DISTINCT FROM e.sweep AND p.model = e.model AND p.r = e.r
-    AND e.label <> 'lora'
-ORDER BY e.source, e.sweep, e.model, e.r, e.label;
+    AND p.variant IS NOT DISTINCT FROM e.variant AND p.label <> e.label
+ORDER BY e.source, e.sweep, e.model, e.r, e.variant NULLS FIRST, e.label;

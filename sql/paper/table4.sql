@@ -21,7 +21,7 @@ merges AS (
             AND coalesce(spec -> 'parameters' ->> 'normalize', 'true') = 'true' AS is_plain
     FROM subjects
     WHERE kind = 'merge' AND status = 'complete' AND json_type(spec -> 'models') = 'ARRAY'
-        AND ($subject IS NULL OR name = $subject)
+        AND ($subject IS NULL OR subject_id = $subject::INTEGER)
 ),
 families AS (
     SELECT models, min(subject_id) AS family, any_value(base) AS base FROM merges GROUP BY models

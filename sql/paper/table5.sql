@@ -19,6 +19,6 @@ FROM tensor_stats t
 LEFT JOIN filtered f ON f.tensor_id = t.tensor_id AND f.sigmas = 3 AND f.floor = 1e-3
 LEFT JOIN paper
     ON p.subject_id = t.subject_id AND p.part = t.part AND p.layer = t.layer AND p.module = t.module
-WHERE t.is_matrix AND ($subject IS NULL OR t.subject = $subject)
+WHERE t.is_matrix AND ($subject IS NULL OR t.subject_id = $subject::INTEGER)
 GROUP BY t.subject_id, t.subject, t.part, t.layer, t.module
 ORDER BY t.subject_id, t.layer IS NULL, t.part, t.layer, t.module;

@@ -22,6 +22,6 @@ SELECT
     any_value(p.kurtosis_std) AS paper_kurtosis_std
 FROM delta_stats d
 LEFT JOIN paper p USING (method, r)
-WHERE d.is_matrix AND NOT d.frozen AND ($subject IS NULL OR d.subject = $subject)
+WHERE d.is_matrix AND NOT d.frozen AND ($subject IS NULL OR d.subject_id = $subject::INTEGER)
 GROUP BY d.subject_id, d.subject, d.kind, d.base, d.method, d.r
 ORDER BY d.method, d.r, d.subject_id;

@@ -330,3 +330,60 @@ def test_figure_3_is_that_of_many_gaussians_on_one_axis(tmp_path):
     values = np.concatenate([patterns.view(np.float32).ravel() for _, patterns in tensors.values()])
     assert middle["low"] + middle["high"] == pytest.approx(2 * values.mean(dtype=np.float64), rel=1e-6)
     assert rows[-1]["high"] - rows[0]["low"] == pytest.approx(16 * values.std(dtype=np.float64), rel=1e-6)
+
+
+# Differences that may be set beside each other, and subjects of one name
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory) -> Path:
+    """Five adapters of rank 16: of two bases, from runs of two tasks, two of them of one name."""
+    folder = tmp_path_factory.mktemp("learnt")
+    path = made(folder / "w.duckdb")
+    rows = [
+        ("first", "lora_dash", "/m/base", "cola", 70.0),
+        ("twin", "dora", "/m/base", "cola", 72.0),
+        ("twin", "dora", "/m/base", None, None),
+        ("elsewhere", "dora", "/m/other", "cola", 60.0),
+        ("reviews", "dora", "/m/base", "sst2", 95.0),
+    ]
+    for k, (name, *_) in enumerate(rows, start=1):
+        tensors = {"layers.0.q_proj.weight": normal("F32", 8, 8, seed=k, std=1e-3 * k)}
+        engine.scan(write_tensors(folder / f"{k}.safetensors", tensors), warehouse=path, name=name, workers=1)
+    with Warehouse(path).writing() as connection:
+        for k, (_, method, base, task, score) in enumerate(rows, start=1):
+            spec = json.dumps({"method": method, "r": 16, "base": base})
+            connection.execute(
+                "UPDATE subjects SET kind = 'adapter', spec = ? WHERE subject_id = ?", [spec, k]
+            )
+            if task:
+                connection.execute(
+                    "INSERT INTO runs BY NAME SELECT ? AS run_id, ? AS name, ? AS task, ? AS subject_id",
+                    [k, f"run {k}", task, k],
+                )
+                connection.execute("INSERT INTO metrics VALUES (?, 1, 'score', ?)", [k, score])
+    return path
+
+
+def test_figure_5_compares_differences_of_one_base_and_one_task(learnt):
+    rows = ask(learnt, "fig5")
+    pairs = {(r["baseline_id"], r["subject_id"]) for r in rows}
+    together = {(1, 2), (1, 3), (2, 3), (3, 5)}  # of the third the task is not known
+    assert pairs == together | {(b, a) for a, b in together}
+    assert [r["score_gap"] for r in rows if (r["baseline_id"], r["subject_id"]) == (1, 2)] == [2]
+
+
+def test_table_7_pairs_methods_of_one_base_and_one_task(learnt):
+    assert [(r["subject_a"], r["subject_b"]) for r in ask(learnt, "table7")] == [("twin", "first")] * 2
+    (row,) = ask(learnt, "table7", "-p", "a=4", "-p", "b=5")  # asked for is asked for
+    assert (row["subject_a"], row["subject_b"], row["score_gap"]) == ("elsewhere", "reviews", 35)
+
+
+def test_a_number_means_one_subject_whatever_others_are_called(learnt):
+    for table in ("table1", "table5", "table6", "fig1", "fig3", "fig6"):
+        one, other, newest = (ask(learnt, table, "--subject", word) for word in ("2", "3", "twin"))
+        assert one, table
+        assert one != other == newest, table
+    assert len(ask(learnt, "table1", "--subject", "2")) == 1
+    assert len(ask(learnt, "table7", "-p", "a=1", "-p", "b=3")) == 1
+    assert {r["baseline_id"] for r in ask(learnt, "fig5", "-p", "baseline=3")} == {3}

@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 
 import engine
+from engine.pictures.curves import Reached, curves
+from engine.pictures.depth import AtDepth, depth
+from engine.pictures.gaps import Gap, gaps
+from engine.pictures.heat import Cell, kurtosis_map
+from engine.pictures.histograms import Block, Panel, Series, histograms
+from engine.pictures.picture import Picture
 from engine.plan import Selection
-from engine.statistics.histogram import between_values
+from engine.statistics.histogram import Histogram, between_values
 from engine.verbs.drawing import PICTURES, How, draw
 from engine.verbs.plot import look_up
 from engine.warehouse.store import Warehouse
@@ -166,6 +172,50 @@ def test_long_names_that_end_and_begin_alike_keep_panels_of_their_own(tmp_path):
     data = rows_of(tmp_path, "histograms", "m")
     assert len({(r["x"], r["y"]) for r in data["frames"]}) == 3
     assert len({r["k"] for r in data["bins"]}) == 3
+
+
+LONG = [f"{'a' * 60}{k}{'b' * 60}" for k in range(2)]
+
+
+def pictures_of(one: str, other: str) -> dict[str, Picture]:
+    """A picture of each kind of two things with these names."""
+    names = (one, other)
+    edges = np.linspace(-1, 1, 5)
+    series = tuple(Series(name, Histogram(edges, np.ones(4), 4)) for name in names)
+    return {
+        "run": curves("", [Reached(name, "loss", step, 1.0) for name in names for step in (1, 2)]),
+        "metric": curves("", [Reached("run", name, step, 1.0) for name in names for step in (1, 2)]),
+        "panel": depth("sigma", "", [AtDepth(name, "", "query", k, 1.0) for name in names for k in (0, 1)]),
+        "role": depth("sigma", "", [AtDepth("model", "", name, k, 1.0) for name in names for k in (0, 1)]),
+        "method": gaps("", [Gap("base", name, name, "", 1.0, 1.0, None) for name in names]),
+        "from": gaps("", [Gap(name, "subject", "", "", 1.0, 1.0, 0.5) for name in names]),
+        "map": kurtosis_map("", [Cell(name, "", "query", k, 3.0) for name in names for k in (0, 1)]),
+        "of": histograms(
+            "overlay", "", [Block("", True, (Panel("", "x", 0.0, 1.0, series, ""),))], overlay=True
+        ),
+    }
+
+
+@pytest.mark.parametrize("names", [("one", "other"), LONG])
+def test_names_keep_lines_panels_and_colours_of_their_own(names):
+    drawn = pictures_of(*names)
+    words = {key: picture.spec["datasets"] for key, picture in drawn.items()}
+    for key in ("run", "metric", "panel", "role", "method"):
+        assert len({row[key] for row in words[key]["points"]}) == 2, key
+    assert len({row["panel"] for row in words["from"]["points"]}) == 2
+    assert len(words["map"]) == 2
+    assert len({row["of"] for data in ("bins", "over") for row in words["of"][data]}) == 2
+
+
+def test_subjects_of_one_name_are_told_apart_by_their_numbers(tmp_path):
+    for k in (1, 2):
+        write_tensors(tmp_path / f"{k}.safetensors", llama(2, seed=k))
+        engine.scan(tmp_path / f"{k}.safetensors", warehouse=tmp_path / "stats.duckdb", name="m", iid=True)
+    points = rows_of(tmp_path, "sigma", "1", "2")["points"]
+    assert len(points) == len({(r["panel"], r["role"], r["layer"]) for r in points}) == 16
+    assert {r["panel"] for r in points} == {"m (1)", "m (2)"}
+    assert len(rows_of(tmp_path, "kurtosis", "1", "2")) == 2
+    assert len(rows_of(tmp_path, "iid", "1", "2")) == 4
 
 
 def test_what_has_no_spread_is_an_empty_panel(tmp_path):

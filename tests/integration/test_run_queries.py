@@ -11,6 +11,7 @@ import pytest
 
 import engine
 from engine.nouns.glue import GLUE
+from engine.nouns.paper import paper_tasks
 from engine.nouns.tuning import RunSpec
 from engine.tuning.sweep import runs_of
 from engine.warehouse import runs as table
@@ -184,5 +185,77 @@ def test_observations_stand_beside_their_runs(place, tmp_path):
     )
 
 
+def test_a_task_that_is_there_twice_is_not_averaged(tmp_path):
+    """One sweep has SST-2 with few examples and with all, and the commonsense tasks of two sources."""
+    place = made(tmp_path / "w.duckdb")
+    few = [{"task": "sst2", "label": "few", "train_examples": 5}, "sst2", {"task": "rte", "label": "other"}]
+    given = {
+        "job": "tune",
+        "name": "s",
+        "model": "org/m",
+        "methods": ["noise"],
+        "tasks": few,
+        "seeds": [0, 1],
+    }
+    scores, scalars = {"few": 40.0, "sst2": 80.0, "other": 60.0}, {"few": 0.3, "sst2": 0.1, "other": 0.1}
+    for run in runs_of(config_of(given)):
+        learnt = {"a": 0.1 + run.seed * scalars[run.task.label]}
+        plant(place, run, scores[run.task.label], learnt)
+    texts = [{"task": "commonsense", "label": word, "train": "t", "test": "t"} for word in ("near", "far")]
+    for run in runs_of(config_of(given | {"methods": ["lora", "lora_noise"], "tasks": texts, "ranks": [4]})):
+        plant(place, run, 50.0 + 10 * (run.task.label == "far") + (run.method.name == "lora_noise"))
+    rows = [r for r in paper("table2", place) if r["source"] == "ours"]
+    assert [(r["task_label"], r["runs"], r["sst2"], r["rte"]) for r in rows] == [
+        (None, 2, 80, 60), ("few", 2, 40, None),
+    ]  # fmt: skip
+    rows = [r for r in paper("table3", place) if r["source"] == "ours"]
+    assert [(r["task_label"], r["label"], r["runs"], r["average"], r["gain"]) for r in rows] == [
+        ("far", "lora", 2, 60, None), ("far", "lora_noise", 2, 61, 1),
+        ("near", "lora", 2, 50, None), ("near", "lora_noise", 2, 51, 1),
+    ]  # fmt: skip
+    rows = paper("scalars", place)
+    assert [(r["task"], r["task_label"], r["seeds"]) for r in rows] == [
+        ("rte", "other", 2), ("sst2", "few", 2), ("sst2", None, 2), (None, None, 2),
+    ]  # fmt: skip
+    assert [r["difference"] for r in rows] == pytest.approx([0.1, 0.3, 0.1, 0.5 / 3])
+
+
+def test_scalars_are_compared_rank_by_rank(tmp_path):
+    place = made(tmp_path / "w.duckdb")
+    given = {
+        "job": "tune", "name": "s", "model": "org/m", "methods": ["lora_noise"], "tasks": ["sst2"],
+        "ranks": [16, 32], "seeds": [0, 1, 2],
+    }  # fmt: skip
+    for run in runs_of(config_of(given)):
+        plant(place, run, 50.0, {"a": 0.1 * run.method.rank + 0.03 * run.seed})
+    rows = [r for r in paper("scalars", place) if r["task"]]
+    assert [(r["r"], r["seeds"], r["matrices"]) for r in rows] == [(16, 3, 1), (32, 3, 1)]
+    assert [r["difference"] for r in rows] == pytest.approx([0.04, 0.04])  # 0.03, 0.03 and 0.06
+    assert [r["magnitude"] for r in rows] == pytest.approx([1.63, 3.23])
+
+
+@pytest.mark.parametrize(
+    ("labels", "gains"),
+    [
+        (["mine"], {"mine": None, "lora_noise": 9}),
+        (["lora", "mine"], {"lora": None, "mine": -10, "lora_noise": -1}),
+        (["one", "mine"], {"one": None, "mine": None, "lora_noise": None}),  # of which of the two?
+    ],
+)
+def test_the_gain_is_over_the_method_lora_whatever_its_label(tmp_path, labels, gains):
+    place = made(tmp_path / "w.duckdb")
+    methods = [{"method": "lora", "label": label} for label in labels]
+    given = {
+        "job": "tune", "name": "s", "model": "org/m", "methods": [*methods, "lora_noise"],
+        "tasks": ["commonsense"], "ranks": [4],
+    }  # fmt: skip
+    for run in runs_of(config_of(given)):
+        plant(place, run, {"mine": 50.0, "lora_noise": 59.0}.get(run.method.label, 60.0))
+    ours = [row for row in paper("table3", place) if row["source"] == "ours"]
+    assert {row["label"]: row["gain"] for row in ours} == gains
+
+
 def test_all_tasks_of_the_paper_are_known():
-    assert list(GLUE) == ["mnli", "sst2", "cola", "qqp", "qnli", "rte", "mrpc", "stsb"]
+    assert {row["task"] for row in paper_tasks()} <= set(GLUE)
+    with_f1 = {row["task"] for row in paper_tasks() if "F1" in row["metrics"]}
+    assert {task for task, glue in GLUE.items() if "f1" in glue.further} == with_f1 == {"mrpc", "qqp"}

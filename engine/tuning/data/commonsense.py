@@ -21,6 +21,7 @@ TESTS = {
 """The eight tasks by the names of their files, and the paper's words for them."""
 
 _ANSWER = re.compile(r"true|false|(?:answer|solution|option|ending)[1-5]")
+_TRUTH = ("true", "false")
 _PLAIN = (
     "Below is an instruction that describes a task. "
     "Write a response that appropriately completes the request.\n\n"
@@ -41,13 +42,18 @@ def prompt_of(row: Mapping[str, Any]) -> tuple[str, str, str] | str:
     given = row.get("input") or ""
     if not isinstance(given, str):
         return "input must be a text"
-    if extract(str(answer)) != answer:
+    if not _ANSWER.fullmatch(str(answer)):
         return f"the answer is {str(answer)[:40]!r}, expected true, false, answer1, solution2, option1, ..."
     form = _WITH_INPUT if given else _PLAIN
     return form.format(instruction=instruction, input=given), str(output), str(answer)
 
 
-def extract(text: str) -> str:
-    """The first answer in a text, "" if there is none."""
-    found = _ANSWER.search(text)
+def extract(text: str, expected: str) -> str:
+    """The first answer in a text that is of the kind of the one expected, "" if there is none.
+
+    "It is true that solution1 ..." says `solution1` where a solution is asked for; LLM-Adapters looks for no
+    other kind either.
+    """
+    kind = "|".join(_TRUTH) if expected in _TRUTH else re.escape(expected.rstrip("12345")) + "[1-5]"
+    found = re.search(kind, text)
     return found[0] if found else ""

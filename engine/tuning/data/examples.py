@@ -103,7 +103,7 @@ def _load_glue(task: Task, path: Path) -> Loaded:
         key: ((task.columns[key],) if key in task.columns else ALIASES.get(key, (key,))) for key in wanted
     }
     known = tuple(word for group in words.values() for word in group)
-    table = read_table(path, glue.bare, known)
+    table = read_table(path, glue.bare, known, torn=glue.torn)
     columns = {key: next((w for w in group if w in table.header), group[0]) for key, group in words.items()}
 
     def make(row: Mapping[str, Any]) -> Example | str:

@@ -11,6 +11,7 @@ from typing import Any
 
 SUFFIXES = (".tsv", ".txt", ".csv", ".jsonl", ".json", ".parquet")
 _CUT = (".tsv", ".txt", ".csv")
+_TORN = 1e-3  # of the lines, at the most, may lack columns where some are known to
 
 Bare = tuple[int, Mapping[str, int]]
 """Of a file without a header: how many columns it has, and the places of those that matter."""
@@ -24,12 +25,14 @@ class Table:
         path: the file.
         header: names of the columns, as far as they are the same for all rows.
         rows: (line or number of the row from 1, its values by column).
+        torn: lines that were left out because they lack columns.
         faults: why it could not be read, or not to its end.
     """
 
     path: Path
     header: tuple[str, ...] = ()
     rows: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
+    torn: list[int] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     def fault(self, text: str) -> None:
@@ -38,7 +41,7 @@ class Table:
 
 
 def read_table(
-    path: Path, bare: tuple[int, Mapping[str, int]] | None = None, known: tuple[str, ...] = ()
+    path: Path, bare: Bare | None = None, known: tuple[str, ...] = (), *, torn: bool = False
 ) -> Table:
     """Read a file: TSV (not quoted), CSV, JSON (a list), JSON lines or Parquet, by its suffix.
 
@@ -46,6 +49,7 @@ def read_table(
         path: the file.
         bare: what a TSV without a header looks like, if one is taken.
         known: words of which one is in the header, if there is one.
+        torn: whether lines that lack columns are left out, as long as there are less than one in a thousand.
     """
     table = Table(path)
     if path.suffix not in SUFFIXES:
@@ -54,6 +58,8 @@ def read_table(
     try:
         if path.suffix in _CUT:
             _read_lines(table, path, bare, known)
+            if torn and table.torn and len(table.torn) <= _TORN * len(table.rows):
+                table.faults.clear()
         elif path.suffix == ".parquet":
             _read_parquet(table, path)
         else:
@@ -68,7 +74,8 @@ def read_table(
 
 
 def _read_lines(table: Table, path: Path, bare: Bare | None, known: tuple[str, ...]) -> None:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    # a field of a TSV may hold a carriage return, and what ends a line of a CSV is for its reader to say
+    with path.open(newline="" if path.suffix == ".csv" else "\n", encoding="utf-8-sig") as file:
         lines = _split(file, path.suffix)
         first = next(lines, None)
         if first is None:
@@ -96,6 +103,7 @@ def _split(file: Any, suffix: str) -> Iterator[tuple[int, list[str]]]:
 def _add_line(table: Table, places: Mapping[str, int], number: int, cells: list[str]) -> None:
     if len(cells) <= max(places.values()):
         table.fault(f"line {number:,} has {len(cells)} columns, expected {max(places.values()) + 1}")
+        table.torn.append(number)
         return
     table.rows.append((number, {name: cells[i] for name, i in places.items()}))
 
@@ -110,7 +118,7 @@ def _read_json(table: Table, path: Path) -> None:
         records = list(enumerate(found, start=1))
     else:
         records = []
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(text.split("\n"), start=1):  # texts may hold other ends of lines
             if line.strip():
                 try:
                     records.append((number, json.loads(line)))
