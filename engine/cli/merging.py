@@ -46,7 +46,8 @@ def merge(
     ] = "5GB",
     workers: options.Workers = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace an earlier merge that is in the directory.")
+        bool,
+        typer.Option("--force", help="Replace an earlier merge in the directory, be it finished or not."),
     ] = False,
     task_size: Annotated[
         str | None, typer.Option(help="About how much a task reads, up to 256MiB by default.", metavar="SIZE")

@@ -9,10 +9,37 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError
 from engine.merge_methods.random_masks import draws
-from engine.merge_methods.signature import Block, Blocks, Rows, Share, Weight
+from engine.merge_methods.signature import Block, Blocks, Each, Rows, Share, Weight
 from engine.merge_methods.task_vectors import each, masked, put_together
 
 _COLUMN = 0xFFFFFFFF
+
+
+def check(count: int, columns: int, *, density: Each = 1.0, epsilon: Each = 0.15, **others: object) -> None:
+    """Refuse probabilities that are none.
+
+    Args:
+        count: models.
+        columns: elements of a row.
+        density: of each model.
+        epsilon: likewise.
+        others: parameters that have no say in it.
+
+    Raises:
+        ConfigError: density -+ epsilon is not inside of (0, 1).
+    """
+    del others
+    for share, width in zip(each(density, count), each(epsilon, count), strict=True):
+        _is_even(columns, share, width)
+
+
+def _is_even(columns: int, density: float, epsilon: float) -> bool:
+    """Whether all elements of a row are as likely to be kept; a range of likelihoods must be one."""
+    if density in (0, 1) or columns < 2:
+        return True
+    if not 0 < density - epsilon <= density + epsilon < 1:
+        raise ConfigError(f"density {density:g} -+ epsilon {epsilon:g} leaves the range from 0 to 1")
+    return False
 
 
 def probabilities(task: Block, columns: int, density: float, epsilon: float) -> NDArray[np.float64]:
@@ -33,10 +60,8 @@ def probabilities(task: Block, columns: int, density: float, epsilon: float) -> 
     Raises:
         ConfigError: the range is not inside of (0, 1).
     """
-    if density in (0, 1) or columns < 2:
+    if _is_even(columns, density, epsilon):
         return np.full(task.size, float(density))
-    if not 0 < density - epsilon <= density + epsilon < 1:
-        raise ConfigError(f"density {density:g} -+ epsilon {epsilon:g} leaves the range from 0 to 1")
     order = _order(np.abs(task).reshape(-1, columns))
     by_rank = (density - epsilon) + np.arange(columns) / (columns - 1) * 2 * epsilon
     found = np.empty(order.shape)

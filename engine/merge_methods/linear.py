@@ -21,6 +21,12 @@ def _factors(weight: Weight, count: int, normalize: bool) -> tuple[float, ...]:
     return tuple(w / total for w in weights)
 
 
+def check(count: int, columns: int, *, weight: Weight, normalize: bool = True) -> None:
+    """Refuse weights by whose sum nothing can be divided; arguments and error as for `linear`."""
+    del columns
+    _factors(weight, count, normalize)
+
+
 @np.errstate(all="ignore")
 def linear(models: Blocks, *, weight: Weight, normalize: bool = True) -> Block:
     """The average of models, or a weighted one (arXiv 2203.05482).

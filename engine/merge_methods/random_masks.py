@@ -16,7 +16,7 @@ def key_of(seed: int, model: int, tensor: str) -> int:
 
     Args:
         seed: of the merge.
-        model: the model's place in the configuration, from 0.
+        model: the model's place among the models, from 0; the base is none of them.
         tensor: its name.
     """
     name = tensor.encode("utf-8", "surrogatepass")
@@ -28,7 +28,7 @@ def draws(seed: int, model: int, stretch: Stretch, size: int) -> NDArray[np.floa
 
     Args:
         seed: of the merge.
-        model: the model's place in the configuration, from 0.
+        model: the model's place among the models, from 0; the base is none of them.
         stretch: where the block lies.
         size: elements of the block.
 

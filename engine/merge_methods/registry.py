@@ -35,6 +35,7 @@ class Method:
         schema: what its signature says.
         fused: the same from patterns to patterns in one loop, if there is one.
         ranks: for a method that needs a band, which ranks of the magnitudes it keeps.
+        checked: refuses parameters that do not go together, by the count of models and the length of a row.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Method:
     schema: Schema
     fused: Callable[..., None] | None
     ranks: Callable[..., Ranks] | None
+    checked: Callable[..., None] | None
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -55,6 +57,20 @@ class Method:
             if self.schema.base
             else self.function(models, **arguments)
         )
+
+    def check(self, count: int, columns: int, parameters: dict[str, Any]) -> None:
+        """Refuse what would fail on the first block.
+
+        Args:
+            count: models.
+            columns: elements of a row; see `Stretch`.
+            parameters: of the method, for one tensor.
+
+        Raises:
+            ConfigError: parameters do not go together.
+        """
+        if self.checked is not None:
+            self.checked(count, columns, **parameters)
 
     def ranks_of(self, size: int, count: int, parameters: dict[str, Any]) -> Ranks:
         """Which ranks of the magnitudes of each task vector are kept, from 0, the smallest.
@@ -77,7 +93,8 @@ def _method(module: ModuleType) -> Method:
     name = module.__name__.rsplit(".", 1)[-1]
     function = getattr(module, name)
     found = schema_of(name, function)
-    return Method(name, function, found, getattr(module, "fused", None), getattr(module, "ranks", None))
+    more = (getattr(module, other, None) for other in ("fused", "ranks", "check"))
+    return Method(name, function, found, *more)
 
 
 _MODULES = (

@@ -8,7 +8,7 @@ from engine.errors import ConfigError, FormatError
 from engine.merge_methods.editing import can_stand_in
 from engine.nouns.prefixes import match_names
 from engine.nouns.records import Checkpoint, TensorInfo
-from engine.plan.fates import Fate
+from engine.plan.fates import Fate, is_lost, tie_of
 from engine.plan.limits import Selection
 from engine.plan.pairing import Match, Pairing, by_name
 
@@ -73,9 +73,10 @@ def _fate(name: str, sources: tuple[int | None, ...], model: Checkpoint, choice:
     if tensor.form == "outside":
         return Fate(tensor, "refused", sources, str(tensor.reason))
     written = TensorInfo(name, tensor.dtype, tensor.shape, 0, 0, tensor.nbytes, note=tensor.kind.note)
-    if tensor.alias_of is not None:
-        return Fate(written, "merged", sources, tied=tensor.alias_of)
-    why = None
+    tied = tie_of(model, tensor)
+    if tied is not None:
+        return Fate(written, "merged", sources, tied=tied)
+    why = is_lost(model, tensor) or None
     if tensor.form is not None or tensor.scaling is not None:
         why = "quantised weights are not edited; dequantise them first"
     elif tensor.reason is not None and tensor.kind.reason is None:

@@ -96,6 +96,27 @@ def _extra(operands: Sequence[Checkpoint], number: int, ordinal: int) -> Fate:
     return Fate(tensor, "refused", sources, f"{operands[number].uri} has it, {operands[0].uri} does not")
 
 
+def tie_of(checkpoint: Checkpoint, tensor: TensorInfo) -> str | None:
+    """The tensor of which another one is but a second name.
+
+    None for one that has the same elements in another order or shape, as the transposed has: without bytes of
+    its own, nobody could tell what it was.
+    """
+    if tensor.alias_of is None:
+        return None
+    of = next((t for t in checkpoint.tensors if t.name == tensor.alias_of), None)
+    same = of is not None and (of.shape, of.stored) == (tensor.shape, tensor.stored)
+    return tensor.alias_of if same else None
+
+
+def is_lost(checkpoint: Checkpoint, tensor: TensorInfo) -> str:
+    """Why the elements of an alias cannot be read; "" if they can."""
+    unknown = checkpoint.format == "zarr" and tensor.alias_of is not None and not tensor.pieces
+    if not unknown or not tensor.elements or tie_of(checkpoint, tensor):
+        return ""
+    return f"has it as {tensor.alias_of!r} in another form, and does not say in which order"
+
+
 @dataclass(frozen=True, slots=True)
 class _Decider:
     operands: Sequence[Checkpoint]
@@ -113,16 +134,17 @@ class _Decider:
         first = tensors[0]
         assert first is not None
         there = [t for t in tensors if t is not None]
-        tied = {t.alias_of for t in there}
-        if first.alias_of is not None and None not in tied:
-            return Fate(
-                _written(name, first, first.dtype, first.shape), "merged", sources, tied=first.alias_of
-            )
+        ties = [tie_of(c, t) for c, t in zip(self.operands, tensors, strict=True) if t is not None]
+        if None not in ties:
+            return Fate(_written(name, first, first.dtype, first.shape), "merged", sources, tied=ties[0])
         if first.form == "outside":
             return _refused(first, sources, str(first.reason))
         own = tensors[1:]
         if own and not any(own) and 0 not in self.models:
             return self._copied(name, first, sources, "no model has it")
+        for checkpoint, tensor in zip(self.operands, tensors, strict=True):
+            if tensor is not None and (lost := is_lost(checkpoint, tensor)):
+                return _refused(first, sources, f"{checkpoint.uri}: {lost}")
         why = next((w for t in there if (w := _why_not(t)) is not None), None)
         if why is not None:
             fits = all(t.shape == first.shape for t in there)

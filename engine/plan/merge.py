@@ -231,12 +231,20 @@ class _Cutter:
             tensors = self._tensors(recipe)
             cuttable = all(can_be_cut(t) for t in tensors.values())
             wide = max(t.kind.bits // 8 for t in tensors.values())
-            most = max(self._fitted.task_bytes // (len(tensors) * wide), 1)
+            most = self._whole_rows(recipe, max(self._fitted.task_bytes // (len(tensors) * wide), 1))
             wanted = self._copied(recipe, missing)
             for first, last in missing if cuttable else [(0, tensor.elements)]:
                 for span in cut_rows(first, last, tensor, most) if cuttable else [(first, last)]:
                     cut = self._cut(ordinal, recipe, span)
                     yield _Cut(replace(cut.merge, measured=wanted), cut.chunks) if wanted else cut
+
+    def _whole_rows(self, recipe: Recipe, most: int) -> int:
+        """How many elements are merged at once, of so many at most, if rows must stay whole and allow it."""
+        shape = recipe.fate.tensor.shape
+        if recipe.arguments is None or not shape or Need.ROWS not in self._blend.needs:
+            return most
+        columns = max(shape[-1], 1)  # of a vector, the row is all of it
+        return max(most // columns, 1) * columns
 
     def _copied(self, recipe: Recipe, missing: Sequence[Span]) -> tuple[int, ...]:
         """The ordinal that the counts of a copy are those of too, if they are wanted."""

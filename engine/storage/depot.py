@@ -13,6 +13,7 @@ from pathlib import Path
 from engine.errors import ConfigError, TaskError
 from engine.nouns.records import SourceFile
 from engine.storage.folders import BucketFolder, LocalFolder
+from engine.storage.local import usable_path
 from engine.storage.remote import cause, final_error, one_line, store_errors
 from engine.storage.stores import open_store, split_address
 from engine.storage.uris import BUCKETS, scheme_of
@@ -35,7 +36,7 @@ class Depot:
         self._path: Path | None = None
         scheme = scheme_of(uri)
         if scheme == "file":
-            self._path = _path(uri)
+            self._path = usable_path(uri)
             self.uri = str(self._path)
         elif scheme in BUCKETS:
             self._root, self._prefix = split_address(uri)
@@ -129,15 +130,6 @@ class Depot:
             final = final_error(error, uri, "may not be written with the credentials that were found")
             raise final or TaskError(f"could not be written: {one_line(error)}", file=uri) from cause(error)
         source.unlink()
-
-
-def _path(uri: str) -> Path:
-    try:
-        path = Path(uri.removeprefix("file://")).expanduser().absolute()
-        path.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL, no such user, too long a name
-        raise ConfigError(f"is not a usable path: {error}", file=uri[:200]) from error
-    return path
 
 
 def _sweep(folder: Path) -> None:

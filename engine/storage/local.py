@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,22 @@ def page_cache_bytes() -> int | None:
 def full_path(uri: str) -> str:
     """The absolute path of a local URI, whether or not it leads anywhere."""
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))  # noqa: PTH100, PTH111 - any text
+
+
+def usable_path(uri: str) -> Path:
+    """The absolute path of a local URI, whether or not something is there.
+
+    Raises:
+        ConfigError: it cannot be a path: no such user, a NUL in it, too long a name, no access.
+    """
+    try:
+        path = Path(uri.removeprefix("file://")).expanduser().absolute()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"is not a usable path: {reason}", file=uri[:200]) from error
+    return path
 
 
 def local_path(uri: str) -> Path | None:

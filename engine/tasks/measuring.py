@@ -128,10 +128,11 @@ class Measurer:
         base, models = self._roles.base, self._roles.models
         assert base is not None
         products = InnerProducts(len(models) + (0 if tasks else 1))
-        for start, elements in blocks(SPAN):
+        for _, elements in blocks(SPAN):
             first = widened(elements[base], self._wide)
             others = [widened(elements[n], self._wide) for n in models]
-            products.add([o - first for o in others] if tasks else [first, *others], start)
+            # 0: blocks begin at multiples of SPAN in a run of rows, which may begin anywhere in the tensor
+            products.add([o - first for o in others] if tasks else [first, *others], 0)
         return products.total()
 
 

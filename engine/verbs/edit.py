@@ -115,7 +115,7 @@ def edit(
         workers: as for `engine.scan`.
         ray: likewise; all machines must see the same directory.
         executor: likewise.
-        force: replace an earlier edit that is there.
+        force: replace an earlier edit that is there, finished or not.
         task_bytes: about how many bytes a task reads.
         memory_bytes: refuse the plan if it may take more.
         ranges: how many requests at once read distant checkpoints.

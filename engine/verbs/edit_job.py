@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -27,7 +25,7 @@ from engine.verbs.edit_inputs import Wish
 from engine.verbs.merge_card import beside, page
 from engine.verbs.merge_job import layout_of
 from engine.verbs.merge_output import Output
-from engine.verbs.written import Where, Written
+from engine.verbs.written import CARD, Where, Written, identity_of
 from engine.version import __version__
 from engine.warehouse.deltas import find_delta, sketches_of
 from engine.warehouse.store import Warehouse
@@ -64,8 +62,8 @@ class EditJob:
         self._fates = {f.tensor.name: f for f in self.fates if f.kind != "refused" and f.tied is None}
         self._roles = Roles(None if wish.base is None else 1, (0,))
         self._pairing = self._paired()
-        identity = self._identity(layout.shards)
-        self.written = Written(output, layout, identity, KIND, name, tuple(self._wish.operands))
+        identity = identity_of("edit", wish.spec(), [c.fingerprint for c in wish.operands], layout)
+        self.written = Written(output, layout, identity, KIND, name, wish.operands)
         self.kept: dict[str, tuple[int, int]] = {}
 
     def _paired(self) -> Pairing | None:
@@ -74,15 +72,6 @@ class EditJob:
             return None
         model, base = self._wish.model, self._wish.base
         return alone(model) if base is None else pair(base, model, _EVERYTHING)
-
-    def _identity(self, shards: Sequence[Any]) -> str:
-        digest = hashlib.sha256(b"edit 1\0")
-        digest.update(json.dumps(self._wish.spec(), sort_keys=True).encode())
-        for checkpoint in self._wish.operands:
-            digest.update(f"\0{checkpoint.fingerprint}".encode())
-        for shard in shards:
-            digest.update(f"\0{shard.name}\0".encode() + shard.header)
-        return digest.hexdigest()
 
     @property
     def manner(self) -> tuple[Edit, Roles]:
@@ -101,8 +90,8 @@ class EditJob:
             last=self._last,
         )
         if written.status == "unchanged":
-            record = written.output.record() or {}
-            self.kept = {name: (kept, zeroed) for name, (kept, zeroed) in record.get("kept", {}).items()}
+            record = written.output.record()
+            self.kept = dict(record.kept) if record is not None else {}
 
     def _write(self, means: Means, inventory: Checkpoint) -> tuple[Standing, int]:
         known = self._known(means.store)
@@ -175,7 +164,7 @@ class EditJob:
         sizes = {f.tensor.name: f.tensor.elements for f in self._fates.values() if f.kind == "merged"}
         found = read_tallies(self.written.output.path, sizes)
         self.kept = {name: (kept, sizes[name] - kept) for name, kept in found.items()}
-        return {"README.md": self._card()}, {"kept": self.kept}
+        return {CARD: self._card()}, {"kept": self.kept}
 
     def _record(self) -> dict[str, Any]:
         return {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,7 +26,7 @@ from engine.verbs.merge_card import beside, page
 from engine.verbs.merge_inputs import address_of
 from engine.verbs.merge_job import KIND, layout_of
 from engine.verbs.merge_output import Output
-from engine.verbs.written import Where, Written
+from engine.verbs.written import CARD, Where, Written, identity_of
 from engine.version import __version__
 from engine.warehouse.subjects import Standing
 
@@ -65,15 +63,10 @@ class FoldJob:
         self.notes = (self._adapter.note,) if self._adapter.note else ()
         self.fates = fates_of(self._stock, self._base)
         layout = layout_of(self.fates, shard_bytes)
-        self.written = Written(output, layout, self._identity(layout.shards), KIND, name)
-
-    def _identity(self, shards: Sequence[Any]) -> str:
-        digest = hashlib.sha256(b"fold 1\0")
-        digest.update(json.dumps(self._spec(), sort_keys=True).encode())
-        digest.update(f"\0{self._adapter.fingerprint}\0{self._base.fingerprint}".encode())
-        for shard in shards:
-            digest.update(f"\0{shard.name}\0".encode() + shard.header)
-        return digest.hexdigest()
+        prints = (self._adapter.fingerprint, self._base.fingerprint)
+        identity = identity_of("fold", self._spec(), prints, layout)
+        read = (self._base, self._adapter.checkpoint)
+        self.written = Written(output, layout, identity, KIND, name, also=read)
 
     def _spec(self) -> dict[str, Any]:
         return {
@@ -92,7 +85,7 @@ class FoldJob:
         self.written.run(
             means,
             partial(self._write, replace(means, force=False)),
-            lambda: beside(self._place) | {"README.md": self._card()},
+            lambda: beside(self._place) | {CARD: self._card()},
             self._record(),
         )
 

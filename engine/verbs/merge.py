@@ -100,7 +100,7 @@ def merge(
         workers: as for `engine.scan`.
         ray: likewise; all machines must see the same directory.
         executor: likewise.
-        force: replace an earlier merge that is there.
+        force: replace an earlier merge that is there, finished or not.
         task_bytes: about how many bytes a task reads, of all models together.
         memory_bytes: refuse the plan if it may take more.
         ranges: how many requests at once read distant checkpoints.

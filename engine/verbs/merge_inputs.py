@@ -19,7 +19,7 @@ from engine.nouns.names import place as place_of
 from engine.nouns.records import Checkpoint
 from engine.plan.fates import Fate, decide
 from engine.plan.rows import RowMap, Table, map_rows
-from engine.storage import Place, locate
+from engine.storage import Place, local_path, locate
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
@@ -109,7 +109,7 @@ def _layers(checkpoint: Checkpoint) -> int:
 
 def address_of(model: str) -> str:
     """Where a model is: what has the form of a repository's name and is no path is on the Hub."""
-    return f"hf://{model}" if _REPOSITORY.fullmatch(model) and not Path(model).exists() else model
+    return f"hf://{model}" if _REPOSITORY.fullmatch(model) and local_path(model) is None else model
 
 
 def _resolved(data: dict[str, Any], uris: Mapping[str, str]) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+from engine.errors import ConfigError
 from engine.formats.safetensors_writer import Layout, lay_out
 from engine.merge_methods.registry import METHODS
 from engine.nouns.merging import Need
@@ -19,6 +19,7 @@ from engine.plan import Limits, Selection
 from engine.plan.fates import Fate
 from engine.plan.merge import Blend, Recipe, plan_merge
 from engine.plan.pairing import Pairing, pair
+from engine.plan.rows import RowMap
 from engine.plan.shared import Covered, SharedPlan
 from engine.tasks.measuring import band_of, sigma_of
 from engine.tasks.merge import Manner, MergeBody
@@ -27,7 +28,7 @@ from engine.verbs.derive import Means, derive
 from engine.verbs.merge_card import card, files_of, record_of
 from engine.verbs.merge_inputs import Inputs
 from engine.verbs.merge_output import Output
-from engine.verbs.written import Where, Written
+from engine.verbs.written import CARD, Where, Written, identity_of
 from engine.warehouse.deltas import find_delta, sketches_of
 from engine.warehouse.rows import Connection
 from engine.warehouse.store import Warehouse
@@ -68,7 +69,9 @@ class MergeJob:
         layout = layout_of(self.fates, shard_bytes)
         self._fates = {f.tensor.name: f for f in self.fates if f.kind != "refused" and f.tied is None}
         self._pairings = self._paired()
-        self.written = Written(output, layout, _identity(inputs, layout), KIND, name, inputs.operands)
+        prints = [c.fingerprint for c in inputs.operands]
+        identity = identity_of("merge", spec_of(inputs), prints, layout, *_rows(inputs.rows))
+        self.written = Written(output, layout, identity, KIND, name, inputs.operands)
 
     def _paired(self) -> tuple[Pairing, ...]:
         """The differences that must be counted."""
@@ -89,7 +92,7 @@ class MergeJob:
         written.run(
             means,
             partial(self._write, replace(means, force=False)),
-            lambda: files_of(self._inputs) | {"README.md": card(self._inputs, title, self.fates)},
+            lambda: files_of(self._inputs) | {CARD: card(self._inputs, title, self.fates)},
             record_of(self._inputs, self.fates),
         )
 
@@ -138,6 +141,7 @@ class MergeJob:
         if fate.kind == "copied":
             return Recipe(fate, into, None)
         arguments = self._arguments(fate)
+        self._check(tensor, arguments)
         found = [own.get(self._first_name(fate)) for own in known]
         if not found or fate.rows is not None or any(f is None for f in found):
             return Recipe(fate, into, arguments)
@@ -145,6 +149,15 @@ class MergeJob:
             return Recipe(fate, into, arguments | {"sigma": tuple(found)}, counted=True)
         bands = tuple(f or None for f in found)
         return Recipe(fate, into, arguments, bands, counted=True)
+
+    def _check(self, tensor: TensorInfo, arguments: dict[str, Any]) -> None:
+        """Refuse parameters that would fail when the tensor is merged."""
+        columns = tensor.shape[-1] if tensor.shape else 1
+        try:
+            if tensor.elements:
+                self._method.check(len(self._inputs.roles.models), columns, arguments)
+        except ConfigError as error:
+            raise ConfigError(error.message, tensor=tensor.name) from error
 
     def _first_name(self, fate: Fate) -> str:
         assert fate.sources[0] is not None
@@ -215,12 +228,8 @@ def _plain_value(value: Any) -> Any:
     return asdict(value) if hasattr(value, "filter") else value
 
 
-def _identity(inputs: Inputs, layout: Layout) -> str:
-    """Digest of everything that the output depends on."""
-    digest = hashlib.sha256(b"merge 1\0")
-    digest.update(json.dumps(spec_of(inputs), sort_keys=True).encode())
-    for checkpoint in inputs.operands:
-        digest.update(f"\0{checkpoint.fingerprint}".encode())
-    for shard in layout.shards:
-        digest.update(f"\0{shard.name}\0".encode() + shard.header)
-    return digest.hexdigest()
+def _rows(rows: RowMap | None) -> Iterator[bytes]:
+    """Which rows belong together, which follows from files that no fingerprint covers."""
+    if rows is not None:
+        parts = [(segment.first, segment.count, segment.starts) for segment in rows.segments]
+        yield json.dumps([rows.rows, parts, [asdict(token) for token in rows.added]]).encode()

@@ -26,6 +26,7 @@ from engine.nouns.events import Ended, Listener, Planned, TaskDone, ignore
 from engine.nouns.records import Checkpoint, Span, TensorInfo
 from engine.nouns.tasks import Task
 from engine.plan import Limits, plan_pack
+from engine.storage.local import usable_path
 from engine.storage.uris import scheme_of
 from engine.tasks.pack import Checksums, PackBody
 from engine.verbs.limits import limits_of
@@ -121,7 +122,7 @@ def _place(out: str, checkpoint: Checkpoint) -> _Place:
     """Where the group is written."""
     if scheme_of(out) != "file":
         return _Place(out.rstrip("/"))
-    path = Path(out.removeprefix("file://")).expanduser().absolute()
+    path = usable_path(out)
     if not path.parent.is_dir():
         raise ConfigError("there is no such directory to pack into", file=str(path.parent))
     if checkpoint.format == "zarr" and path.is_relative_to(checkpoint.uri):

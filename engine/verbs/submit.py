@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -128,12 +129,16 @@ def _for_elsewhere(path: Path) -> tuple[dict[str, Any], JobConfig]:
         sources = validate(data, CensusConfig, str(path)).checkpoints
         places += [p for s in sources for p in (s.uri, s.glob, s.under) if p is not None]
     for place in places:
-        if scheme_of(place) == "file" and not Path(place.removeprefix("file://")).expanduser().is_absolute():
+        if scheme_of(place) == "file" and not _is_absolute(place.removeprefix("file://")):
             message = f"{place!r} is relative, and a job runs elsewhere: give an absolute path there"
             raise ConfigError(message, file=str(path))
     if _said_ray(settings) == "local":
         raise ConfigError("run.ray: a job on a cluster cannot start a private one", file=str(path))
     return data, settings
+
+
+def _is_absolute(path: str) -> bool:
+    return Path(os.path.expanduser(path)).is_absolute()  # noqa: PTH111 - takes an unknown user for a name
 
 
 def _places_of_runs(settings: TuneConfig) -> Iterator[str]:

@@ -25,7 +25,8 @@ from engine.verbs.fold_job import MANNER, FoldJob
 from engine.verbs.limits import limits_of
 from engine.verbs.merge_inputs import open_inputs
 from engine.verbs.merge_job import MergeJob
-from engine.verbs.merge_output import RECORD, STATE, Output, read_record
+from engine.verbs.merge_output import STATE, Output
+from engine.verbs.merge_record import RECORD, Record, read_record, size_of
 
 BLOCKS = 64
 _BLOCK = 1 << 18  # elements
@@ -87,8 +88,14 @@ def verify(
     output = Output(str(out))
     if not output.path.is_dir():
         raise ConfigError("there is no such directory", file=str(output.path))
-    values = check(output.path, ignore_problems=_IRRELEVANT, workers=workers, listener=listener)
-    findings = [*_files(output.path), *values.findings]
+    findings = _files(output.path)
+    try:
+        values = check(output.path, ignore_problems=_IRRELEVANT, workers=workers, listener=listener)
+    except ConfigError as error:  # there are no weights
+        if not findings:
+            raise
+        return VerifyReport(str(output.path), 0, 0, tuple(findings), None, 0, str(error))
+    findings += values.findings
     try:
         checkpoint = open_checkpoint(str(output.path))
         record = read_record(output.path)
@@ -103,6 +110,7 @@ def verify(
         try:
             again = _Again(output, checkpoint, wanted, blocks, seed)
             findings += again.misfits()
+            note = again.note
             compared, wrong, count = again.compare(workers, listener)
             findings += wrong
         except (ConfigError, FormatError) as error:
@@ -121,19 +129,18 @@ def _files(folder: Path) -> list[Finding]:
     if (folder / STATE).exists() or any(folder.glob("*.partial")):
         found.append(Finding(str(folder), "unfinished", "an interrupted merge lies in it"))
     index = folder / "model.safetensors.index.json"
-    if index.exists():
+    if index.is_file():
         named = set(index.read_text("utf-8", "replace").split('"'))
         for path in sorted(folder.glob("*.safetensors")):
             if path.name not in named:
                 found.append(Finding(str(path), "unknown", "is no shard that the index names"))
     try:
-        sizes = (read_record(folder) or {}).get("files", {})
+        record = read_record(folder)
     except FormatError as error:
         return [*found, Finding(error.file or str(folder), "damaged", error.message)]
-    for name, size in sizes.items():
-        path = folder / name
-        now = path.stat().st_size if path.is_file() else None
-        if now is None:
+    for name, size in record.files.items() if record is not None else ():
+        now = size_of(folder / name)
+        if now < 0:
             found.append(Finding(name, "missing", "is not there, but the record names it"))
         elif now != size:
             found.append(Finding(name, "size", f"has {now:,} bytes, the record says {size:,}"))
@@ -141,18 +148,18 @@ def _files(folder: Path) -> list[Finding]:
 
 
 def _wanted(
-    config: str | Path | Mapping[str, Any] | None, record: Mapping[str, Any] | None
+    config: str | Path | Mapping[str, Any] | None, record: Record | None
 ) -> tuple[str | Path | Mapping[str, Any] | None, str]:
     """The configuration to merge by again, or the record of an edit or a fold, and why there is none."""
     if config is not None:
         return config, ""
     if record is None:
         return None, "nothing was merged again: the folder does not say what was merged; give --config"
-    if "edit" in record or "adapter" in record:
-        return record, ""
-    if "config" not in record:
+    if "edit" in record.data or "adapter" in record.data:
+        return record.data, ""
+    if record.config is None:
         return None, "nothing was merged again: it was made in another way than by a configuration"
-    return dict(record["config"]), ""
+    return record.config, ""
 
 
 class _Again:
@@ -169,13 +176,20 @@ class _Again:
         self._checkpoint, self._blocks, self._seed = checkpoint, blocks, seed
         self._job, self._body = _job_of(config, output, checkpoint.name)
         self._found = {t.name: t for t in checkpoint.tensors}
-        self._tensors = tuple(
-            t for t in self._job.written.layout.tensors if self._fits(t, self._found.get(t.name))
-        )
+        fitting = [t for t in self._job.written.layout.tensors if self._fits(t, self._found.get(t.name))]
+        self._tensors = tuple(t for t in fitting if _lies_plainly(self._found[t.name]))
+        self._others = len(fitting) - len(self._tensors)
 
     @staticmethod
     def _fits(expected: TensorInfo, found: TensorInfo | None) -> bool:
         return found is not None and (found.dtype, found.shape) == (expected.dtype, expected.shape)
+
+    @property
+    def note(self) -> str:
+        """What cannot be compared."""
+        lie = "lies" if self._others == 1 else "lie"
+        why = f"{lie} in pieces, or in another order than merging gives"
+        return f"{self._others:,} of its tensors {why}: not compared" if self._others else ""
 
     def misfits(self) -> list[Finding]:
         """Tensors that are missing, too many, or of another form than merging gives."""
@@ -245,6 +259,11 @@ class _Again:
         for ordinal, span in every:
             chosen.setdefault(ordinal, []).append(span)
         return chosen
+
+
+def _lies_plainly(tensor: TensorInfo) -> bool:
+    """Whether its elements are side by side in a file, in C order."""
+    return tensor.ordered and len(tensor.stored) == 1 and tensor.stored[0].plain
 
 
 def _job_of(

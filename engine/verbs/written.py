@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import FormatError, TaskError
+from engine.errors import ConfigError, FormatError, TaskError
 from engine.formats.checkpoint import open_checkpoint
 from engine.formats.safetensors_writer import Layout
 from engine.nouns.records import Checkpoint, TensorInfo
 from engine.nouns.tasks import Into
+from engine.storage.uris import scheme_of
 from engine.verbs.derive import Means, Source
-from engine.verbs.merge_output import Output
+from engine.verbs.merge_output import Output, Wanted
 from engine.warehouse.store import Warehouse
 from engine.warehouse.subjects import Spec, Standing, find_written, settle
 
 Where = Callable[[TensorInfo], Into]
 """Where each tensor is written, or was."""
 
+CARD = "README.md"
 _HEADERS = 1 << 26  # and blocks of which a part is no hole
 
 
@@ -32,7 +35,8 @@ class Written:
         identity: digest of everything that it depends on.
         kind: of the subject.
         name: of the subject.
-        inputs: what it is made of.
+        inputs: what it is made of, element by element: of zeros in all of them come zeros.
+        also: what else is read.
 
     Attributes:
         status: `merged`, `resumed` (an interrupted run was completed) or `unchanged` (nothing was written).
@@ -49,9 +53,10 @@ class Written:
         kind: str,
         name: str,
         inputs: Sequence[Checkpoint] = (),
+        also: Sequence[Checkpoint] = (),
     ) -> None:
         self.output, self.layout = output, layout
-        self._inputs = inputs
+        self._inputs, self._also = inputs, also
         self._identity, self._kind, self.name = identity, kind, name
         self.status, self.nbytes_read = "merged", 0
         self.subject_id: int | None = None
@@ -106,40 +111,52 @@ class Written:
         Raises:
             GaussmeterError: something failed; what was written is kept, if it can be of use.
         """
-        if self.output.check(self._identity, force=means.force):
+        self._require_elsewhere()
+        beside = files()  # before hours of work
+        wanted = Wanted(self._identity, _mark(self._identity, beside), self.layout, self._most_bytes())
+        if self.output.check(wanted.mark, force=means.force):
+            self.output.tidy()
             self.status = "unchanged"
             self._find(means.store)
             return
-        beside = files()  # before hours of work
-        if means.force:
-            self.output.replace_old()
-        with self.output.writing(self._identity, self.layout, self._most_bytes()) as nonce:
+        with self.output.writing(wanted, force=means.force) as nonce:
             inventory = self.inventory(nonce)
             try:
                 standing, self.nbytes_read = write(inventory)
             except (TaskError, FormatError) as error:
                 if isinstance(error, FormatError) or "No space left" in error.message:
-                    self.output.abandon(self.layout)
+                    self.output.abandon()
                 raise
             self.subject_id, self.name = standing.subject_id, standing.name
             self.status = "resumed" if standing.resumed or standing.complete else "merged"
             files_more, record_more = last()
-            whole = {"identity": self._identity, **record, **record_more}
+            whole = {"identity": wanted.mark, **record, **record_more}
             self.output.finish(self.layout, {**beside, **files_more}, whole)
         with means.store.writing() as connection:
             settle(connection, self.subject_id, open_checkpoint(str(self.output.path)))
 
-    def _most_bytes(self) -> int | None:
-        """What the weights can take on the disk; None if nothing tells.
+    def _require_elsewhere(self) -> None:
+        """Refuse to write where the inputs lie: what is replaced would be gone before it is read."""
+        out = self.output.path.resolve()
+        files = (f.uri for c in (*self._inputs, *self._also) for f in c.files)
+        paths = [Path(uri) for uri in files if scheme_of(uri) == "file"]
+        links = {path.resolve().parent for path in paths if path.is_symlink()}
+        if out in links | {folder.resolve() for folder in {path.parent for path in paths}}:
+            message = "is read from too; choose another directory to write to"
+            raise ConfigError(message, file=str(self.output.path))
+
+    def _most_bytes(self) -> int:
+        """What the weights can take on the disk.
 
         Of zeros come zeros, and blocks of zeros are not written: so no more than all that is not a hole in
         the inputs, four times as wide at the most.
         """
+        nbytes = self.layout.nbytes
         try:
             blocks = sum(Path(file.uri).stat().st_blocks for c in self._inputs for file in c.files)
         except OSError:  # they are elsewhere
-            return None
-        return 4 * 512 * blocks + _HEADERS if self._inputs else None
+            return nbytes
+        return min(nbytes, 4 * 512 * blocks + _HEADERS) if self._inputs else nbytes
 
     def _find(self, store: Warehouse) -> None:
         """Look for the subject of a model that is complete."""
@@ -149,3 +166,33 @@ class Written:
             found = find_written(connection, open_checkpoint(str(self.output.path)), self._kind)
         if found is not None:
             self.subject_id, self.name = found
+
+
+def identity_of(what: str, spec: Spec, fingerprints: Iterable[str], layout: Layout, *more: bytes) -> str:
+    """Digest of everything that weights depend on.
+
+    Args:
+        what: is done.
+        spec: how.
+        fingerprints: of what it is done to.
+        layout: of the files.
+        more: what else decides.
+    """
+    digest = hashlib.sha256(f"{what} 1\0".encode())
+    digest.update(json.dumps(spec, sort_keys=True).encode())
+    for fingerprint in fingerprints:
+        digest.update(f"\0{fingerprint}".encode())
+    for shard in layout.shards:
+        digest.update(f"\0{shard.name}\0".encode() + shard.header)
+    for data in more:
+        digest.update(b"\0" + data)
+    return digest.hexdigest()
+
+
+def _mark(identity: str, beside: Mapping[str, bytes]) -> str:
+    """Digest of the weights' identity and of what lies beside them, but for the card."""
+    digest = hashlib.sha256(identity.encode())
+    for name in sorted(beside.keys() - {CARD}):
+        digest.update(f"\0{name}\0{len(beside[name])}\0".encode("utf-8", "surrogateescape"))
+        digest.update(beside[name])
+    return digest.hexdigest()

@@ -440,6 +440,26 @@ def test_tied_and_transposed_tensors(tmp_path):
     np.testing.assert_array_equal(found["w"].data.view("<f4").reshape(6, 4), np.where(inside, 0, matrix))
 
 
+def test_a_name_for_the_same_elements_in_another_order_has_bytes_of_its_own(tmp_path):
+    values, of = np.arange(12, dtype="<f4"), storage("0", 12)
+    several = {
+        "a": tensor((3, 4), (4, 1), 0, of), "flat": tensor((12,), (1,), 0, of), "same": tensor((3, 4), (4, 1), 0, of),
+        "turned": tensor((4, 3), (1, 4), 0, of),
+    }  # fmt: skip
+    file = tmp_path / "m.pt"
+    write(file, archive(pickled(several), {"0": values.tobytes()}))
+    whole = values.reshape(3, 4)
+    wanted = {"a": whole, "flat": values, "turned": whole.T}
+    engine.edit(file, tmp_path / "edited", keep="gaussian", t=9, warehouse=tmp_path / "w")
+    models = [{"model": str(file), "parameters": {"weight": 1.0}}]
+    engine.merge({"merge_method": "linear", "models": models}, tmp_path / "merged", warehouse=tmp_path / "w")
+    for out in ("edited", "merged"):
+        found = weights(tmp_path / out)
+        assert set(found) == set(wanted)
+        for name, expected in wanted.items():
+            assert found[name].data.tobytes() == expected.tobytes(), name
+
+
 def test_names_choose_tensors(tmp_path):
     model = tensors_of("BF16")
     place, how = written(tmp_path / "model", model), {"floor": 1e3, "warehouse": tmp_path / "w.duckdb"}

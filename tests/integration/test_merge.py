@@ -70,6 +70,32 @@ def test_it_is_what_whole_tensors_give_however_it_is_cut(models, method, tmp_pat
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_task_that_is_smaller_than_a_row(plain, method, tmp_path):
+    engine.merge(plain.config(method), tmp_path / "out", warehouse=made(tmp_path / "w.duckdb"), task_bytes=90)
+    assert_merged(plain, method, tmp_path / "out", "BF16")
+
+
+@pytest.mark.parametrize(
+    ("method", "shared", "part"),
+    [
+        ("della", {"density": 0.9}, "density 0.9 -+ epsilon 0.15 leaves the range from 0 to 1"),
+        ("della", {"density": [0.5, 1.0, 0.95]}, "tensor 'model.layers.1.mlp.up_proj.weight': density 0.95"),
+        ("linear", {"weight": [1.0, 0.0]}, "layers.1.mlp.up_proj.weight': the weights add up to 0"),
+    ],
+)
+def test_parameters_that_cannot_work_are_refused_before_anything_is_made(
+    plain, method, shared, part, tmp_path
+):
+    config = plain.config(method) | {"parameters": shared}
+    for model in config["models"]:
+        model["parameters"] = {"weight": 1.0} if method == "della" else {}
+    with pytest.raises(ConfigError, match="tensor 'model") as refused:
+        engine.merge(config, tmp_path / "out", warehouse=tmp_path / "w.duckdb")
+    assert part in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_in_float64_and_other_dtypes(plain, method, tmp_path):
     config = plain.config(method, dtype="float64", out_dtype="float32")
     engine.merge(config, tmp_path / "out", warehouse=made(tmp_path / "w.duckdb"))

@@ -154,13 +154,17 @@ def test_files_that_were_lost_are_written_again(models, expected, method, tmp_pa
     complete(models, method, tmp_path, expected)
 
 
-def test_an_interrupted_merge_of_something_else_is_written_over(models, expected, method, tmp_path):
+def test_an_interrupted_merge_of_something_else_is_kept_unless_forced(models, expected, method, tmp_path):
     with pytest.raises(Killed):
         engine.merge(
             models.config("linear"), tmp_path / "out", warehouse=tmp_path / "w.duckdb", task_bytes=TASK,
             workers=1, listener=Recorder(3, raising(Killed())),
         )  # fmt: skip
-    complete(models, method, tmp_path, expected)
+    before = data_of(tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds an interrupted merge of something else"):
+        complete(models, method, tmp_path, expected)
+    assert data_of(tmp_path / "out") == before
+    complete(models, method, tmp_path, expected, force=True)
 
 
 def test_two_at_once_do_not_write_into_one_directory(models, tmp_path):

@@ -12,9 +12,12 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models
 
 import engine
-from engine.errors import FormatError
-from tests.builders import write, write_tensors
+from engine.errors import ConfigError, FormatError
+from engine.merge_methods.registry import METHODS
+from tests.builders import Tensors, patterns_of, write, write_tensors
+from tests.integration.merges import configured
 from tests.integration.servers import FileServer
+from tests.merging import models_of
 
 EMBEDDING = "model.embed_tokens.weight"
 SETTINGS = {
@@ -94,3 +97,56 @@ def test_from_a_server_that_lists_nothing(merging, tmp_path):
     np.testing.assert_array_equal(found, expected)
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         assert (out / name).read_bytes() == (tmp_path / "local" / "out" / name).read_bytes()
+
+
+def long_model(folder: Path, tokens: list[str], seed: int) -> None:
+    """Write a model whose runs of rows begin at no multiple of what inner products are added up by."""
+    table = patterns_of("F32", np.random.default_rng(seed).normal(size=len(tokens) * 400))
+    tensors: Tensors = {
+        EMBEDDING: ("F32", table.reshape(-1, 400)),
+        "model.layers.0.mlp.up_proj.weight": ("F32", table.reshape(400, -1)),
+    }
+    write_tensors(folder / "model.safetensors", tensors)
+    made = Tokenizer(models.WordLevel({t: i for i, t in enumerate(tokens)}, tokens[0]))
+    write(folder / "tokenizer.json", made.to_str().encode())
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "linear"])
+def test_every_method_merges_rows_that_were_moved(method, tmp_path):
+    """What it gives is what models give whose rows were moved before, but for the last bit of inner products."""
+    tokens = [str(i) for i in range(400)]
+    moved = [*tokens[:100], *tokens[101:], tokens[100]]
+    count = models_of(method) + 1
+    for number in range(count):
+        long_model(tmp_path / str(number), tokens if number != 1 else moved, number)
+    long_model(tmp_path / "1 in order", moved, 1)
+    (tmp_path / "1 in order" / "tokenizer.json").unlink()
+    file = tmp_path / "1 in order" / "model.safetensors"
+    stored = load_file(file)
+    order = [moved.index(token) for token in tokens]
+    stored[EMBEDDING] = stored[EMBEDDING][order]
+    write_tensors(file, {n: ("F32", a.view("<u4")) for n, a in stored.items()})
+    own, shared = configured(method, count - 1)
+    found = []
+    for first, more in (("1", {"tokenizer": "base"}), ("1 in order", {})):
+        places = [first, *map(str, range(2, count))]
+        listed = [{"model": str(tmp_path / p), "parameters": o} for p, o in zip(places, own, strict=False)]
+        config = {
+            "merge_method": method,
+            "base_model": str(tmp_path / "0"),
+            "models": listed,
+            "parameters": shared,
+        }
+        found.append(merged(config, tmp_path / f"to {first}", **more)[0])
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
+
+
+def test_another_tokenizer_is_another_merge(merging, tmp_path):
+    """Which rows belong together follows from files beside the weights."""
+    merged(merging, tmp_path, tokenizer="union")
+    file = tmp_path / "b" / "tokenizer.json"
+    file.write_text(
+        file.read_text().replace('"b": 1', '"b": 9').replace('"a": 2', '"a": 1').replace('"b": 9', '"b": 2')
+    )
+    with pytest.raises(ConfigError, match="holds another merge"):
+        merged(merging, tmp_path, tokenizer="union")

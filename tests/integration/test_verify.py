@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import engine
@@ -14,6 +15,7 @@ from engine.errors import ConfigError
 from engine.verbs.merge_output import RECORD, STATE
 from tests.integration.helpers import gaussmeter, made
 from tests.integration.merges import Family, family
+from tests.torch_files import archive, program, storage, tensor
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,23 @@ def test_tensors_that_are_too_many_or_of_another_form(models, out):
     config = models.config("ties", out_dtype="float32")
     report = engine.verify(out, config=config, blocks=None)
     assert "is BF16 [50, 24], merging gives F32 [50, 24]" in [f.detail for f in report.findings]
+
+
+def test_what_lies_in_another_order_is_not_compared(tmp_path):
+    """It is not wrong, wherever its first byte lies."""
+    of = storage("0", 12)
+    several = {"a": tensor((3, 4), (4, 1), 0, of), "turned": tensor((4, 3), (1, 4), 0, storage("1", 12))}
+    values = np.arange(12, dtype="<f4").tobytes()
+    (tmp_path / "out").mkdir()
+    file = tmp_path / "out" / "pytorch_model.bin"
+    file.write_bytes(archive(program(several), {"0": values, "1": values}))
+    config = {"merge_method": "linear", "models": [{"model": str(file), "parameters": {"weight": 1.0}}]}
+    report = engine.verify(tmp_path / "out", config=config, blocks=None)
+    assert report.findings == ()
+    assert report.recomputed.elements == 12
+    assert (
+        report.note == "1 of its tensors lies in pieces, or in another order than merging gives: not compared"
+    )
 
 
 def test_wrong_words(tmp_path):

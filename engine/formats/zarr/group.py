@@ -99,7 +99,8 @@ def _aliases(mark: dict[str, Any], found: list[TensorInfo], uri: str) -> list[Te
         if of is None or name in stored or not _is_shape(sizes):
             raise FormatError(f"is noted as an alias of {note.get('of')!r}", file=uri, tensor=name)
         shape = tuple(sizes)
-        aliases.append(replace(of, name=name, shape=shape, pieces=(), alias_of=of.name))
+        pieces = of.pieces if shape == of.shape else ()  # in which order they were is not noted
+        aliases.append(replace(of, name=name, shape=shape, pieces=pieces, alias_of=of.name))
     return aliases
 
 
