@@ -78,7 +78,12 @@ def job(
     if asked and (submit is None or config is not None or len(asked) > 1):
         raise ConfigError("--status, --logs and --stop go alone with --submit ADDRESS")
     if submit is not None:
-        _on_cluster(submit, config, wait=wait, status=status, logs=logs, stop=stop)
+        _require_none({
+            "--dry-run": dry_run, "--warehouse": warehouse, "--ray": ray, "--workers": workers,
+            "--device": device, "--events": events, "--format": form is Format.JSON, "--quiet": quiet,
+            "--resume without a configuration": resume and config is None,
+        })  # fmt: skip
+        _on_cluster(submit, config, wait=wait, resume=resume, status=status, logs=logs, stop=stop)
         return
     if config is None:
         raise ConfigError("which configuration? for example: gaussmeter job jobs/configs/nightly.yaml")
@@ -144,11 +149,19 @@ def _report(report: CensusReport, form: Format, *, quiet: bool) -> None:
             say(f"  {word:<8} and {len(entries) - len(shown):,} more; --format json has all\n")
 
 
+def _require_none(given: dict[str, object]) -> None:
+    """Refuse what would be left out of a job that is sent away."""
+    word = next((word for word, value in given.items() if value), None)
+    if word is not None:
+        raise ConfigError(f"{word} does not go with --submit: the job is as its configuration says")
+
+
 def _on_cluster(
     address: str,
     config: Path | None,
     *,
     wait: bool,
+    resume: bool,
     status: str | None,
     logs: str | None,
     stop: str | None,
@@ -165,7 +178,7 @@ def _on_cluster(
         for line in submit.jobs(address):
             say(printable(line) + "\n")
     else:
-        number, new = submit.submit(config, address)
+        number, new = submit.submit(config, address, resume=resume)
         sys.stderr.write(f"{number}: {'submitted' if new else 'is running already'}\n")
         if wait:
             for text in submit.follow(address, number):

@@ -15,6 +15,9 @@ from engine.config.tune import TuneConfig
 from engine.errors import ConfigError
 
 JobConfig = CensusConfig | DeltaConfig | MergeConfig | ReportConfig | TuneConfig
+RESUMES_BY_ITSELF = "what is not adaptation runs resumes by itself; --resume goes with job: tune"
+"""Why a job of another kind is not told to resume."""
+
 _KINDS: dict[str, type[JobConfig]] = {
     "scan": CensusConfig,
     "delta": DeltaConfig,

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
-from engine.config.jobs import JobConfig, parse_job
+from engine.config.jobs import RESUMES_BY_ITSELF, JobConfig, parse_job
 from engine.config.merge_job import MergeConfig
 from engine.config.report import ReportConfig
 from engine.config.strict import read_yaml
@@ -83,7 +83,7 @@ def job(
             listener=listener,
         )
     if resume:
-        raise ConfigError("what is not adaptation runs resumes by itself; --resume goes with job: tune")
+        raise ConfigError(RESUMES_BY_ITSELF)
     if dry_run and not isinstance(settings, CensusConfig):
         raise ConfigError("only a census has a dry run")
     recipe: dict[str, Any] | None = None

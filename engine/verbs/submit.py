@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.config.census import CensusConfig
 from engine.config.delta import DeltaConfig
-from engine.config.jobs import JobConfig, parse_job
+from engine.config.jobs import RESUMES_BY_ITSELF, JobConfig, parse_job
 from engine.config.merge_job import MergeConfig
 from engine.config.report import ReportConfig
 from engine.config.strict import read_yaml, validate, write_yaml
@@ -32,12 +32,13 @@ _ACTIVE = ("PENDING", "RUNNING")
 _NOT_SENT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.nbi", "*.nbc")
 
 
-def submit(config: str | Path, address: str) -> tuple[str, bool]:
+def submit(config: str | Path, address: str, *, resume: bool = False) -> tuple[str, bool]:
     """Run a configuration on a cluster, with this version of gaussmeter; what it needs besides must be there.
 
     Args:
         config: its file. Places in it are those of the cluster, so paths must be absolute.
         address: of the cluster's dashboard, such as http://127.0.0.1:8265.
+        resume: of adaptation runs: go on with those of this name that are there.
 
     Returns:
         the job's number, and whether it is new: one of the same name that has not ended is not started again.
@@ -48,6 +49,8 @@ def submit(config: str | Path, address: str) -> tuple[str, bool]:
     """
     path = Path(config)
     data, settings = _for_elsewhere(path)
+    if resume and not isinstance(settings, TuneConfig):
+        raise ConfigError(RESUMES_BY_ITSELF, file=str(path))
     name, jobs = settings.name, RayJobs(address)
     running = [j for j in jobs.all() if j.name == name and j.status in _ACTIVE]
     if running:
@@ -57,7 +60,7 @@ def submit(config: str | Path, address: str) -> tuple[str, bool]:
         shutil.copytree(Path(__file__).parents[1], root / "engine", ignore=_NOT_SENT)
         shutil.copytree(sql_root(), root / "sql", dirs_exist_ok=True)
         write_yaml(root / _SENT, {**data, "name": name})
-        return jobs.submit(_command(settings), root, name), True
+        return jobs.submit(_command(settings, resume=resume), root, name), True
 
 
 def status(address: str, number: str) -> str:
@@ -86,12 +89,17 @@ def jobs(address: str) -> Iterator[str]:
         yield f"{one.number}  {one.status:<9}  {one.name}  {one.message}".rstrip()
 
 
-def _command(settings: JobConfig) -> str:
+def _command(settings: JobConfig, *, resume: bool) -> str:
     """What the cluster runs: with the Python that a shell finds, if it has our libraries; else with ours."""
     ours = shlex.quote(sys.executable)
     choose = f"PY=python; $PY -c 'import duckdb, numba, obstore, ray' 2>/dev/null || PY={ours}; exec $PY"
-    words = ["-m", "engine", "job", _SENT, "--ray", settings.run.ray or "auto"]
+    words = ["-m", "engine", "job", _SENT, "--ray", _said_ray(settings) or "auto", *["--resume"] * resume]
     return f"{choose} {shlex.join(words)}"
+
+
+def _said_ray(settings: JobConfig) -> str | None:
+    """Which cluster a configuration names; what it does not say is decided by where it runs."""
+    return settings.run.ray if "ray" in settings.run.model_fields_set else None
 
 
 def _for_elsewhere(path: Path) -> tuple[dict[str, Any], JobConfig]:
@@ -123,7 +131,7 @@ def _for_elsewhere(path: Path) -> tuple[dict[str, Any], JobConfig]:
         if scheme_of(place) == "file" and not Path(place.removeprefix("file://")).expanduser().is_absolute():
             message = f"{place!r} is relative, and a job runs elsewhere: give an absolute path there"
             raise ConfigError(message, file=str(path))
-    if settings.run.ray == "local":
+    if _said_ray(settings) == "local":
         raise ConfigError("run.ray: a job on a cluster cannot start a private one", file=str(path))
     return data, settings
 
