@@ -7,20 +7,21 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 from engine import merge, show
 from engine.config.jobs import load_job
 from engine.config.merge_job import MergeConfig
-from engine.errors import GaussmeterError
+from engine.errors import ConfigError, GaussmeterError
 
 
 def main(path: Path, ray: str | None) -> int:
     """Run the merge of a configuration; return the exit code."""
     config = load_job(path)
     if not isinstance(config, MergeConfig):
-        sys.exit(f"jobs/merge.py: {path}: describes a {config.job}, not a merge")
+        raise ConfigError(f"describes a {config.job}, not a merge", file=str(path))
     report = merge(
         path.parent / config.merge if isinstance(config.merge, str) else config.merge,
         config.out,
@@ -42,7 +43,12 @@ def main(path: Path, ray: str | None) -> int:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    parser.add_argument("ray", nargs="?", help="local, auto or the address of a cluster")
+    words = parser.parse_args()
     try:
-        sys.exit(main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None))
+        sys.exit(main(words.config, words.ray))
     except GaussmeterError as error:
-        sys.exit(f"jobs/merge.py: {error}")
+        print(f"jobs/merge.py: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

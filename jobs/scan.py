@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -49,7 +50,12 @@ def main(path: Path, ray: str | None) -> int:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    parser.add_argument("ray", nargs="?", help="local, auto or the address of a cluster")
+    words = parser.parse_args()
     try:
-        sys.exit(main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None))
+        sys.exit(main(words.config, words.ray))
     except GaussmeterError as error:
-        sys.exit(f"jobs/scan.py: {error}")
+        print(f"jobs/scan.py: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

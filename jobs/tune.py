@@ -1,12 +1,13 @@
 """Tune: adapt a model by every method of a configuration, and say what each run reached and changed.
 
-    python jobs/tune.py jobs/configs/tune.yaml [local|auto|ADDRESS]
+    python jobs/tune.py jobs/configs/tune.yaml [local|auto|ADDRESS] [--resume]
 
 `gaussmeter tune` does the same with more comfort; this is the place to begin a sweep of your own.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -29,12 +30,12 @@ def tell(event: Event) -> None:
         print(event, flush=True)
 
 
-def main(path: Path, ray: str | None) -> int:
+def main(path: Path, ray: str | None, *, resume: bool) -> int:
     """Run the sweep of a configuration, or go on with it; return the exit code."""
     from engine.verbs.tune import load_tune
 
     config = load_tune(path)
-    report = tune(config, ray=ray, resume=True, listener=tell)
+    report = tune(config, ray=ray, resume=resume, listener=tell)
     found = sql(SIGMAS, params={"sweep": config.name}, warehouse=config.warehouse).records()
     changed = {row["name"]: row for row in found}
     for run in report.runs:
@@ -46,7 +47,13 @@ def main(path: Path, ray: str | None) -> int:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    parser.add_argument("ray", nargs="?", help="local, auto or the address of a cluster")
+    parser.add_argument("--resume", action="store_true", help="go on with runs that are there")
+    words = parser.parse_args()
     try:
-        sys.exit(main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None))
+        sys.exit(main(words.config, words.ray, resume=words.resume))
     except GaussmeterError as error:
-        sys.exit(f"jobs/tune.py: {error}")
+        print(f"jobs/tune.py: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

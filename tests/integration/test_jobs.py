@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import runpy
 import shlex
 import signal
 import socket
@@ -29,10 +30,11 @@ import yaml
 from engine.config.jobs import load_job
 from engine.errors import TaskError
 from engine.execution.ray_jobs import RayJobs
+from engine.verbs.tune import RunReport, TuneReport
 from tests.builders import write, write_tensors
 from tests.integration.clusters import VARIABLES
 from tests.integration.documents import Session, blocks_of, demo_model
-from tests.integration.helpers import ROOT, environment, gaussmeter, llama, rows
+from tests.integration.helpers import ROOT, environment, gaussmeter, llama, made, normal, rows
 from tests.integration.merges import weights
 from tests.integration.servers import AnswerError, FileServer, Server
 from tests.integration.test_own_adapters import base_model, noise
@@ -209,12 +211,42 @@ def test_adaptation_runs_elsewhere_name_absolute_places(tmp_path, changed):
     assert "is relative, and a job runs elsewhere" in ran.sentence(2)
 
 
-def test_the_recipe_of_adaptation_runs_says_what_is_wrong(tmp_path):
+def recipe(name: str, *words: object) -> int:
+    """Run a recipe in this process; returns its exit code."""
+    with patch.object(sys, "argv", [f"jobs/{name}.py", *map(str, words)]), pytest.raises(SystemExit) as end:
+        runpy.run_path(str(JOBS / f"{name}.py"), run_name="__main__")
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("path", sorted(JOBS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_recipe_says_what_is_wrong(tmp_path, capsys, path):
+    assert recipe(path.stem) == 2
+    assert "the following arguments are required: CONFIG.yaml" in capsys.readouterr().err
+    assert recipe(path.stem, tmp_path / "none.yaml") == 2
+    assert f"jobs/{path.stem}.py: {tmp_path}/none.yaml: cannot be read" in capsys.readouterr().err
+    if path.stem in ("delta", "merge", "report"):
+        other = write(tmp_path / "x.yaml", b"job: scan\ncheckpoints: [m]\n")
+        assert recipe(path.stem, other) == 2
+        assert f"x.yaml: describes a scan, not a {path.stem}" in capsys.readouterr().err
+
+
+def test_the_recipe_of_adaptation_runs(tmp_path, capsys, monkeypatch):
     config = write(tmp_path / "x.yaml", b"job: tune\nmodel: ./none\nmethods: [noise]\ntasks: [sst2]\n")
-    command = [sys.executable, str(JOBS / "tune.py"), str(config)]
-    ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 1
-    assert "none: there is no such folder" in ran.stderr
+    assert recipe("tune", config) == 2
+    assert "none: there is no such folder" in capsys.readouterr().err
+    asked = []
+
+    def tune(config: Any, **more: Any) -> TuneReport:
+        asked.append((more["ray"], more["resume"]))
+        return TuneReport((RunReport("try/a", "failed", reason="no disk"),), 1.0)
+
+    monkeypatch.setattr("engine.tune", tune, raising=False)
+    monkeypatch.setattr("engine.verbs.tune.load_tune", load_job)
+    config.write_text(config.read_text() + f"warehouse: {made(tmp_path / 'w.duckdb')}\n")
+    assert recipe("tune", config) == 3
+    assert recipe("tune", config, "auto", "--resume") == 3
+    assert asked == [(None, False), ("auto", True)]
+    assert "failed    try/a: no score (no disk)\n" in capsys.readouterr().out
 
 
 def test_the_recipe_of_a_delta(tmp_path):
@@ -244,11 +276,16 @@ def test_a_report_by_configuration(tmp_path):
 
 
 def test_the_recipe_of_a_report(tmp_path):
-    command = [sys.executable, str(JOBS / "report.py"), str(report_of(tmp_path))]
+    config = report_of(tmp_path)
+    path = write_tensors(tmp_path / "flat.safetensors", {"w": normal("F32", 16, 16)})
+    assert gaussmeter("scan", path, "--name", "flat", "-w", tmp_path / "w.duckdb").code == 0
+    config.write_text(config.read_text().replace("[m]", "[flat, m]"))
+    command = [sys.executable, str(JOBS / "report.py"), str(config)]
     ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert "% within 3 sigma" in ran.stdout
-    assert len(list(tmp_path.glob("*.png"))) == 3
+    assert ran.stdout.count("% within 3 sigma") == 2
+    assert re.search("no sigma: .*layer", ran.stdout)
+    assert len(list(tmp_path.glob("*.1.*.png"))) == 3
 
 
 # Schedules
@@ -536,6 +573,61 @@ def test_a_cluster_that_cannot_answer_is_one_sentence(tmp_path):
     with FileServer(tmp_path) as other:
         write(tmp_path / "api" / "version", b"{}")
         assert "no Ray cluster answers there" in gaussmeter("job", "--submit", other.url).sentence(2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--dry-run"], ["--warehouse", "w.duckdb"], ["--ray", "auto"], ["--workers", "2"], ["--device", "cpu"],
+     ["--events", "e.jsonl"], ["--format", "json"], ["--quiet"]],
+)  # fmt: skip
+def test_what_a_job_that_is_sent_away_would_leave_out_is_refused(tmp_path, words):
+    config = census_of(tmp_path, "census", tmp_path)
+    sentence = gaussmeter("job", config, *words, "--submit", "http://127.0.0.1:1", cwd=tmp_path).sentence(2)
+    assert f"{words[0]} does not go with --submit" in sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["census.yaml"]
+
+
+def test_what_is_asked_of_adaptation_runs_is_sent(tmp_path, monkeypatch):
+    sent = []
+
+    class Jobs:
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def all(self) -> list[Any]:
+            return []
+
+        def submit(self, command: str, folder: Path, name: str) -> str:
+            sent.append(
+                (
+                    shlex.split(command.partition("exec $PY ")[2]),
+                    yaml.safe_load((folder / "job.yaml").read_text()),
+                )
+            )
+            return "raysubmit_1"
+
+    monkeypatch.setattr("engine.verbs.submit.RayJobs", Jobs)
+    given = {"job": "tune", "warehouse": "/w.duckdb", "output": "/runs", "model": "org/m", "data": "hub",
+             "methods": ["head"], "tasks": ["sst2"]}  # fmt: skip
+    config = write(tmp_path / "x.yaml", yaml.safe_dump(given).encode())
+    words = ["-m", "engine", "job", "job.yaml", "--ray"]
+    for more, command in (([], [*words, "auto"]), (["--resume"], [*words, "auto", "--resume"])):
+        ran = gaussmeter("job", config, *more, "--submit", "http://127.0.0.1:1", "--no-wait")
+        assert (ran.code, ran.err) == (0, "raysubmit_1: submitted\n")
+        assert sent.pop() == (command, given | {"name": "x"})
+    for ray, command in (("10.0.0.1:6379", [*words, "10.0.0.1:6379"]), ("local", None)):
+        config.write_text(yaml.safe_dump(given | {"run": {"ray": ray}}))
+        ran = gaussmeter("job", config, "--submit", "http://127.0.0.1:1", "--no-wait")
+        if command is None:
+            assert "run.ray: a job on a cluster cannot start a private one" in ran.sentence(2)
+        else:
+            assert sent.pop()[0] == command
+    census = census_of(tmp_path, "census", tmp_path)
+    ran = gaussmeter("job", census, "--resume", "--submit", "http://127.0.0.1:1")
+    assert "--resume goes with job: tune" in ran.sentence(2)
+    ran = gaussmeter("job", "--resume", "--submit", "http://127.0.0.1:1")
+    assert "--resume without a configuration does not go with --submit" in ran.sentence(2)
+    assert sent == []
 
 
 def test_wrong_words_are_one_sentence(tmp_path):
