@@ -100,6 +100,7 @@ class Training:
         evaluate_every: updates; 0 for at the end of each epoch.
         checkpoint_every: likewise.
         patience: evaluations without a better score after which a run ends; 0 for never.
+        workers: that share an update.
     """
 
     epochs: float
@@ -121,6 +122,7 @@ class Training:
     evaluate_every: int
     checkpoint_every: int
     patience: int
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class Means:
     """With what runs are made.
 
     Attributes:
-        workers: of each run.
+        workers: of each run, as in its `Training`.
         gpu: whether each has a GPU.
         threads: of each worker; 0 for its share of the cores.
         parallel: runs at once; 0 for as many as there are resources for.

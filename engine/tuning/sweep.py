@@ -149,4 +149,4 @@ def _training(config: TuneConfig, method: MethodPart, task: TaskPart) -> Trainin
         if "epochs" in given:
             values["steps"] = 0
         values |= given
-    return Training(**values)
+    return Training(**values, workers=config.run.workers)

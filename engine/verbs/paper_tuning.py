@@ -71,7 +71,7 @@ def _settings_of(run: RunSpec) -> dict[str, Any]:
         "warmup": None if training.warmup_steps else training.warmup,
         "warmup_steps": training.warmup_steps or None,
         "max_length": training.max_length,
-        "batch": training.batch * training.accumulate,
+        "batch": training.batch * training.accumulate * training.workers,
         "learning_rate": training.learning_rate,
         "epochs": training.epochs,
         "r": method.rank or None,

@@ -2,9 +2,10 @@
 -- param task = NULL: only this task; all when NULL
 -- param sweep = NULL: only the runs of this sweep; all when NULL
 -- param paper = NULL: the paper's settings and our defaults, as JSON; gaussmeter paper gives them
--- `batch` is how many examples of a worker an update sees. Our defaults are those of every method but `full`, whose
--- learning rate is 5e-5 and which, like `head`, adapts no single modules. Of runs: those that are complete;
--- train_examples is NULL where all were used, epochs where steps were asked for.
+-- `batch` is how many examples an update sees, of all workers; of a run that does not say how many it had, of one. Our
+-- defaults are those of every method but `full`, whose learning rate is 5e-5 and which, like `head`, adapts no single
+-- modules. Of runs: those that are complete; train_examples is NULL where all were used, epochs where steps were asked
+-- for.
 WITH paper AS (
     SELECT unnest(from_json(coalesce($paper, '[]')::JSON, '[{"number": "INTEGER", "source": "VARCHAR",
         "task": "VARCHAR", "label": "VARCHAR", "optimiser": "VARCHAR", "schedule": "VARCHAR",
@@ -26,7 +27,7 @@ everything AS (
         CASE WHEN (t ->> 'warmup_steps')::INTEGER = 0 THEN (t ->> 'warmup')::DOUBLE END AS warmup,
         nullif((t ->> 'warmup_steps')::INTEGER, 0) AS warmup_steps,
         (t ->> 'max_length')::INTEGER AS max_length,
-        (t ->> 'batch')::INTEGER * (t ->> 'accumulate')::INTEGER AS batch,
+        (t ->> 'batch')::INTEGER * (t ->> 'accumulate')::INTEGER * coalesce((t ->> 'workers')::INTEGER, 1) AS batch,
         (t ->> 'learning_rate')::DOUBLE AS learning_rate,
         CASE WHEN (t ->> 'steps')::BIGINT = 0 THEN (t ->> 'epochs')::DOUBLE END AS epochs,
         nullif((t ->> 'steps')::BIGINT, 0) AS steps,

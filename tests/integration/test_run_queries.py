@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from engine.nouns.tuning import RunSpec
 from engine.tuning.sweep import runs_of
 from engine.warehouse import runs as table
 from engine.warehouse.store import Warehouse
+from tests.integration.helpers import made
 from tests.tuning import config_of
 
 SCORES = {"head": 60.0, "full": 88.0, "noise": 75.0}
@@ -117,6 +119,24 @@ def test_tables_9_to_11_say_what_runs_used(place):
         ("lora", 16, 32, 2, 100, 0.05), ("lora_noise", 16, 32, 2, 100, 0.05),
     ]  # fmt: skip
     assert all(row["source"] != "runs" for row in paper("table10", place, sweep="nothing"))
+
+
+def test_tables_10_and_11_count_the_examples_of_all_workers(tmp_path):
+    place = made(tmp_path / "w.duckdb")
+    given = {"job": "tune", "model": "org/m", "run": {"workers": 4}, "ranks": [16]}
+    for name, more in (("a", {}), ("before", {"train": {"accumulate": 2}})):
+        for method, task in (("noise", "sst2"), ("lora", "commonsense")):
+            (run,) = runs_of(config_of(given | more | {"name": name, "methods": [method], "tasks": [task]}))
+            plant(place, run, 70.0)
+    with Warehouse(place).writing() as connection:  # its rows say nothing of workers
+        fields = "SELECT run_id, spec FROM runs WHERE sweep = 'before'"
+        for number, spec in connection.execute(fields).fetchall():
+            said = json.loads(spec)
+            del said["training"]["workers"]
+            connection.execute("UPDATE runs SET spec = ? WHERE run_id = ?", [json.dumps(said), number])
+    for table_, of_a, before in (("table10", 4 * 32, 2 * 32), ("table11", 4 * 16, 2 * 16)):
+        found = {row["sweep"]: row["batch"] for row in paper(table_, place) if row["source"] == "runs"}
+        assert found == {"a": of_a, "before": before}
 
 
 def test_scalars_of_two_seeds_are_compared(place):

@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 
+from engine.config.jobs import load_job
 from engine.config.strict import examine_further
 from engine.config.tune import TuneConfig
 from engine.errors import ConfigError
 from engine.nouns.glue import GLUE
+from engine.nouns.paper import paper_commonsense
 from engine.tuning.preflight import faults_of
 from engine.tuning.sweep import runs_of
 from engine.tuning.targets import misfits, targets, words_of
 from tests.tuning import config_of, make_bert, make_data, make_gpt2, one_run, settings
 
+ROOT = Path(__file__).resolve().parents[2]
 PLAIN = {"job": "tune", "model": "org/model", "methods": ["noise"], "tasks": ["sst2"]}
 
 
@@ -98,6 +101,19 @@ def test_defaults_are_the_papers():
     assert run.method.modules == ("Q", "K", "V", "Up", "Down")
 
 
+def test_an_update_is_that_of_the_paper_however_many_workers_share_it():
+    assert one_run(PLAIN | {"run": {"workers": 3}}).training.workers == 3
+    rates = {row["r"]: row for row in paper_commonsense() if row["model"] == "LLaMA-7B"}
+    for name, r in (("commonsense-r16", 16), ("commonsense", 32)):
+        config = load_job(ROOT / "jobs" / "configs" / f"{name}.yaml")
+        assert isinstance(config, TuneConfig)
+        for run in runs_of(config):
+            training = run.training
+            assert run.method.rank == r
+            assert training.batch * training.accumulate * training.workers == rates[r]["batch"]
+            assert training.learning_rate == rates[r]["learning_rate"]
+
+
 def test_the_more_special_word_goes_first():
     given = PLAIN | {
         "methods": ["head", {"method": "noise", "learning_rate": "1e-1"}],
@@ -171,8 +187,7 @@ def test_looking_for_faults_loads_no_torch(tmp_path):
         f"print(faults_of(config_of(settings(P({str(model)!r}), P({str(data)!r}), P({str(tmp_path)!r})))));"
         "print({'torch', 'ray', 'transformers', 'duckdb'} & set(sys.modules))"
     )
-    root = Path(__file__).resolve().parents[2]
     ran = subprocess.run(
-        [sys.executable, "-c", script], cwd=root, env=os.environ, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True
     )
     assert ran.stdout.splitlines() == ["[]", "set()"]
