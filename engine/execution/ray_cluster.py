@@ -29,17 +29,23 @@ _VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a cluster has in all.
+    """What a cluster has.
 
     Attributes:
-        cpus: cores.
-        gpus: devices.
-        nodes: machines.
+        each: cores and devices of every machine.
     """
 
-    cpus: float
-    gpus: float
-    nodes: int
+    each: tuple[tuple[float, float], ...]
+
+    @property
+    def cpus(self) -> float:
+        """Cores of all machines."""
+        return sum(cpus for cpus, _ in self.each)
+
+    @property
+    def gpus(self) -> float:
+        """Devices of all machines."""
+        return sum(gpus for _, gpus in self.each)
 
 
 @contextmanager
@@ -207,7 +213,7 @@ def _resources() -> Resources:
 
     every: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     alive = [node["Resources"] for node in every if node["Alive"]]  # cluster_resources() lags behind
-    return Resources(sum(r.get("CPU", 0.0) for r in alive), sum(r.get("GPU", 0.0) for r in alive), len(alive))
+    return Resources(tuple((r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive))
 
 
 def local_gpus() -> int:

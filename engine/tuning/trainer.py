@@ -127,23 +127,47 @@ class Trainer:
     def fit_means(self, means: Means, gpu: bool | None, runs: int) -> Means:
         """Fill in what the cluster decides: GPUs, threads, and how many runs there may be at once.
 
+        A cluster that grows has no GPU before it is asked for some. So where each worker is to have one and
+        `parallel` is said, that many runs are begun, and wait for nodes that may come.
+
+        Args:
+            means: what is wanted; zeros are filled in.
+            gpu: whether each worker has a GPU; None if it has where the cluster has some.
+            runs: how many there are.
+
         Raises:
             ConfigError: there is no room for a single run.
         """
-        has = self._resources
-        on_gpu = has.gpus > 0 if gpu is None else gpu
-        threads = max(means.threads, 1)
-        room = int(min(has.cpus // threads, has.gpus) if on_gpu else has.cpus // threads)
-        if means.workers > room:
-            each = f"{threads} cores" if threads > 1 else "a core"
-            what = f"{each} and a GPU" if on_gpu else each
-            there = f"{has.cpus:g} cores and {has.gpus:g} GPUs"
-            raise ConfigError(
-                f"a run takes {means.workers} workers with {what} each; the cluster has {there}"
-            )
-        parallel = max(1, min(means.parallel or room // means.workers, room // means.workers, runs))
-        spare = int(has.cpus // (means.workers * parallel))
-        return replace(means, gpu=on_gpu, threads=means.threads or max(1, spare), parallel=parallel)
+        on_gpu = self._resources.gpus > 0 if gpu is None else gpu
+        room = self._room(max(means.threads, 1), on_gpu) // means.workers
+        if gpu and not self._private:
+            room = max(room, means.parallel)
+        if not room:
+            raise ConfigError(self._lack(means, on_gpu))
+        parallel = min(means.parallel or room, room, runs)
+        threads = means.threads or self._share(means.workers * parallel, on_gpu)
+        return replace(means, gpu=on_gpu, threads=threads, parallel=parallel)
+
+    def _room(self, threads: int, on_gpu: bool) -> int:
+        """How many workers find room; one has all its cores on one machine."""
+        each = self._resources.each
+        return sum(int(min(c // threads, g) if on_gpu else c // threads) for c, g in each)
+
+    def _share(self, workers: int, on_gpu: bool) -> int:
+        """The most threads with which so many workers find room; 1 where the machines are still to come."""
+        most = int(max((cores for cores, _ in self._resources.each), default=1))
+        return max((t for t in range(1, most + 1) if self._room(t, on_gpu) >= workers), default=1)
+
+    def _lack(self, means: Means, on_gpu: bool) -> str:
+        has, threads = self._resources, max(means.threads, 1)
+        cores = f"{threads} cores" if threads > 1 else "a core"
+        what = f"{cores} and a GPU" if on_gpu else cores
+        many = f"{means.workers} workers with {what} each" if means.workers > 1 else f"a worker with {what}"
+        machines = f"{len(has.each)} machine{'s' * (len(has.each) != 1)}"
+        there = f"{has.cpus:g} cores and {has.gpus:g} GPUs on {machines}"
+        hint = "" if self._private else "; one that grows is asked by gpu: true and parallel under run"
+        room = self._room(threads, on_gpu)
+        return f"a run takes {many}; the cluster has room for {room or 'none'}: {there}{hint}"
 
     def train(self, runs: Sequence[RunSpec], means: Means) -> Iterator[Message]:
         """Train all runs; a run that fails does not stop the others.
