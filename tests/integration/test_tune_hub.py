@@ -73,6 +73,34 @@ def test_what_is_nowhere_is_said(hub, places, tmp_path):
         fetched(config, runs_of(config))
 
 
+def test_a_sweep_that_is_resumed_keeps_to_its_commit(hub, places, tmp_path):
+    config, runs = sweep(places, tmp_path, seeds=[0, 1, 2])
+    begun = {runs[0].name: hub.commits["org/bert"], runs[1].name: "e" * 40}
+    found = fetched(config, runs, begun)
+    assert [run.revision for run in found] == [begun[runs[0].name], "e" * 40, begun[runs[0].name]]
+    assert any(hub.commits["org/bert"] in request.path for request in hub.log)
+    assert not any("/main" in request.path for request in hub.log)  # whatever the newest is
+    with pytest.raises(ConfigError, match=f"was begun with org/bert@{'e' * 40}, and revision main is "):
+        fetched(config.model_copy(update={"revision": "main"}), runs, begun)
+
+
+def test_a_gated_model_and_a_wrong_revision_are_called_so(hub, places, tmp_path, monkeypatch):
+    def fetch(path: str) -> str:
+        raise AssertionError("the model comes first")
+
+    monkeypatch.setattr(fetching, "fetch", fetch)
+    config = config_of(settings(Path("org/bert"), Path("hub"), tmp_path))
+    hub.gated.add("org/bert")
+    with pytest.raises(
+        ConfigError, match=f"org/bert: the repository is gated: ask for access on {hub.url}/org"
+    ):
+        fetched(config, runs_of(config))
+    hub.gated.clear()
+    config = config.model_copy(update={"revision": "v9"})
+    with pytest.raises(ConfigError, match="model: org/bert: the repository has no revision 'v9'"):
+        fetched(config, runs_of(config))
+
+
 def test_examples_of_the_hub_are_fetched_and_looked_at(places, tmp_path, monkeypatch):
     def get(path: str) -> str:
         name = path.removeprefix("hub:").replace("/", "-")
