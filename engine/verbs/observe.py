@@ -18,7 +18,7 @@ from engine.nouns.records import Checkpoint
 from engine.statistics.summary import summarise
 from engine.warehouse.ingest import Finished, write_tensors
 from engine.warehouse.store import Warehouse
-from engine.warehouse.subjects import Spec, begin, finish
+from engine.warehouse.subjects import Spec, begin, discard_others, finish
 
 if TYPE_CHECKING:
     from engine.kernels.cuda.tensors import Weights
@@ -96,7 +96,13 @@ def observe(
 
 
 def keep(
-    found: Sequence[Observed], name: str, store: Warehouse, *, spec: Spec, began: float
+    found: Sequence[Observed],
+    name: str,
+    store: Warehouse,
+    *,
+    spec: Spec,
+    began: float,
+    replacing: bool = False,
 ) -> ObserveReport:
     """Enter what was observed.
 
@@ -106,6 +112,7 @@ def keep(
         store: the warehouse.
         spec: what it is of, beside its name.
         began: when the work began, by the monotonic clock.
+        replacing: drop what was entered before by this name and `spec`, if it has other counts.
     """
     source = _as_checkpoint(found, name)
     finished = [
@@ -117,6 +124,8 @@ def keep(
         if not standing.complete:
             write_tensors(connection, standing.subject_id, finished)
             finish(connection, standing.subject_id)
+        if replacing:
+            discard_others(connection, standing.subject_id)
     return ObserveReport(
         subject_id=standing.subject_id,
         name=standing.name,

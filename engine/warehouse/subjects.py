@@ -224,6 +224,18 @@ def finish(connection: Connection, subject_id: int, iid: int | None = None) -> N
         discard(connection, old)
 
 
+def discard_others(connection: Connection, subject_id: int) -> None:
+    """Remove the subjects of the same place, kind and options whose counts are others."""
+    others = all_rows(
+        connection,
+        "SELECT o.subject_id FROM subjects o JOIN subjects s USING (uri, kind) "
+        "WHERE s.subject_id = ? AND o.subject_id != s.subject_id AND o.spec::VARCHAR = s.spec::VARCHAR",
+        [subject_id],
+    )
+    for (other,) in others:
+        discard(connection, other)
+
+
 def forget_refusals(connection: Connection, uris: Sequence[str]) -> None:
     """Forget that a census could not take in what is in now, whatever its options were."""
     connection.execute("DELETE FROM refusals WHERE list_contains(?::VARCHAR[], uri)", [list(uris)])
