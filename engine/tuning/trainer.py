@@ -18,7 +18,7 @@ from engine.nouns.tuning import Means, RunSpec
 from engine.tuning.metrics import Metrics
 
 CHECKPOINTS = "checkpoints"
-"""The folder, in that of the run, with Ray Train's checkpoints; it is removed when the run is complete."""
+"""The folder, in that of the run, with Ray Train's checkpoints; it goes when the warehouse has the run."""
 
 _POLL_SECONDS = 0.5
 _VARIABLES = {
@@ -247,8 +247,12 @@ def _fit(run: RunSpec, means: Means, board: Any, private: bool) -> dict[str, Any
         ),
     ).fit()
     learnt: dict[str, Any] = made.return_value
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return learnt
+
+
+def forget_checkpoints(folder: str | Path) -> None:
+    """Remove what a run could be resumed from, when all that it learnt is kept elsewhere."""
+    shutil.rmtree(Path(folder) / CHECKPOINTS, ignore_errors=True)
 
 
 def _reason(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,9 +20,10 @@ from engine.nouns.tuning import Means, RunSpec
 from engine.tuning.fetching import fetched
 from engine.tuning.preflight import faults_of
 from engine.tuning.sweep import is_local, runs_of
-from engine.tuning.trainer import Begun, Finished, Message, Seen, Stepped, trainer
+from engine.tuning.trainer import Begun, Finished, Message, Seen, Stepped, forget_checkpoints, trainer
 from engine.verbs.delta import delta
 from engine.verbs.observe import keep
+from engine.verbs.tune_standing import mark, standing
 from engine.warehouse import runs as table
 from engine.warehouse.lock import only_one
 from engine.warehouse.rows import Connection
@@ -134,10 +135,12 @@ def tune(
     _require_libraries()
     with _the_only_one(place, settings.name):
         store = Warehouse(place, listener=listener)
-        done = _standing(store, runs, resume=resume)
+        there = standing(store, runs, resume=resume)
+        complete = [run for run in runs if run.name in there.complete]
+        done = {run.name: _report_of(store, run, there.complete[run.name]) for run in complete}
         left = [run for run in runs if run.name not in done]
         if left:
-            done |= _Sweep(store, settings, left, listener).run(ray or settings.run.ray)
+            done |= _Sweep(store, settings, left, there.commits, listener).run(ray or settings.run.ray)
     return TuneReport(tuple(done[run.name] for run in runs), time.monotonic() - began)
 
 
@@ -173,69 +176,32 @@ def _the_only_one(place: str | Path, name: str) -> Iterator[None]:
         raise ConfigError(f"the sweep {name!r} is running at this moment: {error.message}") from error
 
 
-def _standing(store: Warehouse, runs: Sequence[RunSpec], *, resume: bool) -> dict[str, RunReport]:
-    """Reports of the runs that are complete.
-
-    Raises:
-        ConfigError: runs are there and were not to be resumed, or were begun with another configuration.
-    """
-    known: dict[str, table.KnownRun] = {}
-    if store.path.is_file():
-        with store.reading() as connection:
-            known = table.known_runs(connection, [run.name for run in runs])
-    there = [run for run in runs if run.name in known or Path(run.folder).exists()]
-    if there and not resume:
-        status = known[there[0].name].status if there[0].name in known else "its folder is there"
-        message = (
-            f"{len(there)} of {len(runs)} runs are there already, first {there[0].name} ({status}): "
-            "--resume goes on with what is missing; to train them anew, give the sweep another name"
-        )
-        raise ConfigError(message)
-    done = {}
-    for run in runs:
-        if run.name not in known:
-            continue
-        if other := _differences(known[run.name].spec, table.fields_of(run)):
-            raise ConfigError(f"{run.name} was begun with another configuration: {other}")
-        if known[run.name].status == "complete":
-            done[run.name] = _report_of(store, run, known[run.name].run_id)
-    return done
-
-
-_FREE = ("folder", "revision")
-"""What may be another when a run is resumed: a place, and the commit that is found out."""
-
-
-def _differences(before: Any, now: Any, where: str = "") -> str:
-    """The first difference of two specifications."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in (k for k in now if where or k not in _FREE):
-            inner = _differences(before.get(key), now[key], f"{where}.{key}".lstrip("."))
-            if inner:
-                return inner
-        return ""
-    return "" if before == now else f"{where} was {before!r} and is {now!r}"
-
-
-def _report_of(store: Warehouse, run: RunSpec, run_id: int) -> RunReport:
+def _report_of(store: Warehouse, run: RunSpec, known: table.KnownRun) -> RunReport:
+    """A report of a run that is complete; if something was left to resume it from, that goes."""
+    forget_checkpoints(run.folder)
     with store.reading() as connection:
         score, steps, subject = connection.execute(
             "SELECT (SELECT arg_max(value, step) FROM metrics WHERE run_id = r.run_id AND name = 'score'), "
             "steps, subject_id FROM runs r WHERE run_id = ?",
-            [run_id],
+            [known.run_id],
         ).fetchall()[0]
-    return RunReport(run.name, "unchanged", score, int(steps or 0), 0.0, subject, run.folder)
+    return RunReport(run.name, "unchanged", score, int(steps or 0), 0.0, subject, known.folder)
 
 
 class _Sweep:
     """Runs on their way into the warehouse."""
 
     def __init__(
-        self, store: Warehouse, settings: TuneConfig, runs: Sequence[RunSpec], listener: Listener
+        self,
+        store: Warehouse,
+        settings: TuneConfig,
+        runs: Sequence[RunSpec],
+        commits: Mapping[str, str],
+        listener: Listener,
     ) -> None:
         self._store, self._settings, self._listener = store, settings, listener
         self._described = runs
-        self._runs = {run.name: run for run in fetched(settings, runs)}
+        self._runs = {run.name: run for run in fetched(settings, runs, commits)}
         self._numbers: dict[str, int] = {}
         self._began: dict[str, float] = {}
         self._resumed: set[str] = set()
@@ -259,6 +225,8 @@ class _Sweep:
             means = made.fit_means(means, wanted.on_gpus, len(self._runs))
             with self._store.writing() as connection:
                 self._numbers = {run.name: self._enter(connection, run) for run in self._described}
+            for run in self._described:
+                mark(run, self._runs[run.name].revision)
             for message in made.train(list(self._runs.values()), means):
                 self._hear(message)
         return self._reports
@@ -282,9 +250,9 @@ class _Sweep:
             self._write()
 
     def _keep(self, message: Seen) -> None:
-        """Enter what was counted as a subject; after a loss the same is said again, and is there already."""
+        """Enter what was counted as a subject; after a loss it is said again, on a GPU with other bits."""
         name, spec = f"{message.run}@{message.step}", {"run": message.run, "step": message.step}
-        keep(message.tensors, name, self._store, spec=spec, began=time.monotonic())
+        keep(message.tensors, name, self._store, spec=spec, began=time.monotonic(), replacing=True)
 
     def _begin(self, message: Begun) -> None:
         self._write()
@@ -321,6 +289,7 @@ class _Sweep:
         subject, reason = self._measure(run) if self._settings.measure else (None, "")
         with self._store.writing() as connection:
             table.finish_run(connection, self._numbers[run.name], learnt, subject, seconds)
+        forget_checkpoints(run.folder)  # not before: whoever is interrupted here goes on from them
         return RunReport(
             run.name,
             "resumed" if run.name in self._resumed else "trained",

@@ -22,22 +22,33 @@ class KnownRun:
         run_id: its number.
         status: `running`, `complete` or `failed`.
         spec: the fields of its `RunSpec`.
+        commit: of the Hub's model that it was begun with, "" for a folder.
+        folder: where it keeps what it learns.
     """
 
     run_id: int
     status: str
     spec: Mapping[str, Any]
+    commit: str = ""
+    folder: str = ""
 
 
 def known_runs(connection: Connection, names: Sequence[str]) -> dict[str, KnownRun]:
     """Those of some runs that are there, by name."""
     rows = all_rows(
         connection,
-        "SELECT name, run_id, status, spec FROM runs "
+        "SELECT name, run_id, status, spec, model, folder FROM runs "
         "WHERE list_contains(?::VARCHAR[], name) AND spec IS NOT NULL",
         [list(names)],
     )
-    return {name: KnownRun(run_id, status, json.loads(spec)) for name, run_id, status, spec in rows}
+    return {name: _known(*row) for name, *row in rows}
+
+
+def _known(run_id: int, status: str, spec: str, model: str | None, folder: str | None) -> KnownRun:
+    said: Mapping[str, Any] = json.loads(spec)
+    before, mark, commit = (model or "").rpartition("@")
+    commit = commit if mark and before == said.get("model") else ""
+    return KnownRun(run_id, status, said, commit, folder or "")
 
 
 def fields_of(run: RunSpec) -> dict[str, Any]:
@@ -60,8 +71,8 @@ def enter_run(connection: Connection, run: RunSpec, model: str, revision: str) -
     """
     known = known_runs(connection, [run.name]).get(run.name)
     if known is not None:
-        sql = "UPDATE runs SET status = 'running', reason = NULL WHERE run_id = ?"
-        connection.execute(sql, [known.run_id])
+        sql = "UPDATE runs SET status = 'running', reason = NULL, folder = ? WHERE run_id = ?"
+        connection.execute(sql, [run.folder, known.run_id])
         return known.run_id
     number = int(one_value(connection, "SELECT coalesce(max(run_id), 0) + 1 FROM runs"))
     row = {

@@ -15,7 +15,7 @@ import pytest
 
 import engine
 from engine.errors import ConfigError
-from engine.nouns.events import Event, RunBegun, RunEnded, RunStepped
+from engine.nouns.events import Event, RunBegun, RunEnded, RunStepped, TaskDone
 from engine.warehouse.store import Warehouse
 from tests.integration.clusters import listening_beyond_loopback
 from tests.integration.helpers import ROOT, assert_consistent, gaussmeter, rows
@@ -42,13 +42,19 @@ def on_loopback() -> Iterator[None]:
 class Killer:
     """Kills the worker of a run when it has come past its second checkpoint, once; Ray Train may lose the newest."""
 
-    def __init__(self, run: str) -> None:
-        self.run, self.pid, self.killed = run, 0, False
+    def __init__(self, run: str, folder: Path) -> None:
+        self.run, self.folder, self.pid, self.killed = run, folder, 0, False
         self.events: list[Event] = []
         self.open: set[str] = set()
+        self.kept: set[str] = set()  # runs whose checkpoints were there while something was counted
+        self.counted: dict[str, set[str]] = {}  # the same, when a run was over
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
+        if isinstance(event, TaskDone):
+            self.kept = {path.parent.name for path in self.folder.glob("*/checkpoints")}
+        if isinstance(event, RunEnded):
+            self.counted[event.name] = self.kept
         if isinstance(event, RunBegun) and event.name == self.run:
             self.pid = event.pid
         past = isinstance(event, RunStepped) and event.name == self.run and event.step > 2 * CHECKPOINT
@@ -73,7 +79,7 @@ def sweep(places) -> dict[str, Any]:
     methods = [{"method": "noise", "label": "killed"}, "full", {"method": "noise", "label": "kept"}]
     given = settings(places / "bert", places / "data", places, methods=methods, train=TRAIN, observe=24)
     config = write_config(places / "sweep.yaml", given)
-    killer = Killer("try/killed-sst2-s0")
+    killer = Killer("try/killed-sst2-s0", places / "runs" / "try")
     before = listening_beyond_loopback()
     with on_loopback():
         report = engine.tune(config, listener=killer)
@@ -186,6 +192,9 @@ def test_sigmas_are_set_against_scores(sweep, places):
 
 def test_only_what_was_learnt_is_left(sweep):
     for run in sweep["report"].runs:
+        assert Path(run.folder).name in sweep["killer"].counted[run.name], (
+            "a driver that dies then would lose it"
+        )
         assert sorted(p.name for p in Path(run.folder).iterdir()) == ["learnt"]
 
 
