@@ -89,6 +89,7 @@ def runs(tmp_path_factory) -> dict[str, RunSpec]:
         "head": run_of("lora_noise", "llama", "sst2", checkpoint_every=1),
         "svdiff": run_of("svdiff", "llama", "sst2"),
         "tied": run_of("full", "gpt2", "prompts", **WRITES),
+        "whole": run_of("full", "llama", "sst2", **WRITES | {"learning_rate": 1e-6}),  # scores stay the same
     }
 
 
@@ -106,7 +107,7 @@ def found(runs, tmp_path_factory) -> dict[str, Any]:
     return both
 
 
-NAMES = ["lora", "scalar", "head", "svdiff", "tied"]
+NAMES = ["lora", "scalar", "head", "svdiff", "tied", "whole"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,7 +125,8 @@ def test_two_that_share_a_model_learn_what_one_learns(found, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_write_what_was_learnt(found, name):
-    for own in found[name][: 1 if name == "tied" else 2]:  # of a whole model the second writes nothing
+    writers = 1 if name in ("tied", "whole") else 2  # of a whole model the second writes nothing
+    for own in found[name][:writers]:
         for key, value in own["values"].items():
             word = key.replace(".default", "").replace(".base_layer", "").replace(".modules_to_save", "")
             if name == "svdiff" and word.endswith(".shift"):
@@ -136,7 +138,7 @@ def test_both_write_what_was_learnt(found, name):
                 assert torch.equal(own["files"][word], value), word
 
 
-@pytest.mark.parametrize("name", ["lora", "scalar", "tied"])
+@pytest.mark.parametrize("name", ["lora", "scalar", "tied", "whole"])
 def test_the_best_is_kept_and_not_the_last(found, name):
     for own in found[name]:
         best, last = (kept["learnt"] for kept in own["kept"])
