@@ -46,7 +46,7 @@ from gpu_timing import FILLS, copy_rate, filled, machine, seconds
 
 from engine.device.live import observe_all
 from engine.kernels import rows as rows_on_cpu
-from engine.kernels.cuda import nvrtc, portable
+from engine.kernels.cuda import native, nvrtc, portable
 from engine.kernels.cuda.merging import merge
 from engine.kernels.cuda.rows import measure_rows
 from engine.kernels.cuda.tallies import CodeTally, FloatTally
@@ -337,7 +337,7 @@ def commands(bench: Bench) -> str:
 
 def tests(bench: Bench) -> str:
     """The tests of the kernels and of the commands, on this device."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", "tests/gpu"]
+    command = [sys.executable, "-m", "pytest", "-m", "slow or not slow", "tests/gpu"]
     run = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
     said = [line for line in run.stdout.splitlines() if " passed" in line or line.startswith("FAILED")]
     return "\n".join(said or run.stdout.splitlines()[-20:]) + "\n"
@@ -347,7 +347,8 @@ def _first_use() -> float:
     """Seconds of a compilation, of which a process pays one for each kernel that it uses."""
     began = time.perf_counter()
     text = (Path(nvrtc.__file__).parent / "count16.cu").read_text()
-    nvrtc.load(0, "count16", text, 58112 * 4, {"ENTRIES": 58112, "THREADS": 1024})
+    entries = native._entries16(0)  # as many as this GPU's shared memory holds
+    nvrtc.load(0, "count16", text, entries * 4, {"ENTRIES": entries, "THREADS": native.THREADS})
     return time.perf_counter() - began
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ctypes import c_uint64
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -44,11 +45,15 @@ def shared_table(codes: torch.Tensor) -> torch.Tensor:
     return counts
 
 
+@cache
+def _packed(device: int) -> nvrtc.Kernel:
+    return nvrtc.load(device, "packed16", (HERE / "packed16.cu").read_text(), CODES * 2, {})
+
+
 def packed_table(codes: torch.Tensor) -> torch.Tensor:
     """16-bit counters in shared memory."""
     counts = torch.zeros(CODES, dtype=torch.int64, device=codes.device)
-    source = (HERE / "packed16.cu").read_text()
-    run = nvrtc.load(torch.cuda.current_device(), "packed16", source, CODES * 2, {})
+    run = _packed(torch.cuda.current_device())
     run(
         torch.cuda.get_device_properties().multi_processor_count, 1024, codes, c_uint64(codes.numel()), counts
     )

@@ -1,4 +1,4 @@
-// A candidate that lost: 65,536 counters of 16 bits in shared memory, two to a word; who fills half of one moves
+// A candidate, not measured by itself yet: 65,536 counters of 16 bits in shared memory, two to a word; who fills half of one moves
 // that half to the totals.
 
 typedef unsigned int u32;

@@ -14,6 +14,11 @@ def shown(text: str) -> str:
     return _LOGIN.sub(r"\1", _QUERY.sub(r"\1", text))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a message that has many, or the kind of an error that has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class GaussmeterError(Exception):
     """Base of every error that the engine raises on purpose.
 
@@ -71,6 +76,10 @@ class BudgetError(GaussmeterError):
 
 class TaskError(GaussmeterError):
     """A task failed while running."""
+
+
+class DeviceError(TaskError):
+    """A GPU failed; what its process has left of it is of no more use."""
 
 
 class WarehouseError(GaussmeterError):

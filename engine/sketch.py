@@ -32,6 +32,7 @@ LANES = {"bf16": 8, "f16": 2}
 """Measured: bf16 has few live codes and recurs often, f16 many; see BENCHMARKS.md."""
 
 _STRETCH = 1 << 13  # differences that are counted while they are in the first-level cache
+_FULL = 1 << 32  # elements of 8 or 16 bits: more than a counter of 32 bits holds
 _FOLD_AFTER = 1 << 23  # well below the 24 bits of a packed count
 _ZERO_CODES = [0x0000, 0x8000]
 
@@ -176,16 +177,18 @@ class Counter:
 
     def add(self, block: NDArray[np.uint8]) -> None:
         """Count a block of whole little-endian elements, as bytes."""
-        if self.coding.size == 256:
-            cpu.count8(block, self._table)
-        elif self.coding.complete:
-            cpu.count16(block.view("<u2"), self._table)
-        else:
+        if not self.coding.complete:
             self._add32(block)
             return
-        self._pending += block.size
-        if self._pending >> 31:  # the counters have 32 bits
-            self._fold()
+        for start in range(0, block.size, _FULL // 4):
+            part = block[start : start + _FULL // 4]
+            if self.coding.size == 256:
+                cpu.count8(part, self._table)
+            else:
+                cpu.count16(part.view("<u2"), self._table)
+            self._pending += part.size
+            if self._pending >= _FULL // 2:
+                self._fold()
 
     def add_zeros(self, count: int) -> None:
         """Count so many elements that are +0."""

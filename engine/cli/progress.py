@@ -65,7 +65,8 @@ class _Drawing:
         self._bars = bars
         self._open: dict[str, TaskID] = {}
         self._census: TaskID | None = None
-        self._found = self._judged = self._workers = self._planned = self._read = 0
+        self._found = self._judged = self._planned = self._read = 0
+        self._workers: set[str] = set()
         self._said = False
         self._placed: set[str] = set()
 
@@ -86,9 +87,9 @@ class _Drawing:
                 self._placed.add(event.text)
                 self._say(event.text)
             case WorkerJoined():
-                self._workers += 1
+                self._workers.add(event.worker)
             case WorkerLost():
-                self._workers -= 1
+                self._workers.discard(event.worker)  # one that was starting is not among them
                 self._say(f"lost worker {event.worker}: {event.reason}")
             case Found():
                 self._found += event.checkpoints
@@ -116,7 +117,7 @@ class _Drawing:
             return
         if self._census is None:
             self._census = self._bars.add_task("", total=None)
-        workers = f", {self._workers} workers" if self._workers else ""
+        workers = f", {len(self._workers)} workers" if self._workers else ""
         text = f"{self._judged:,} of {self._found:,} checkpoints{workers}"
         self._bars.update(self._census, description=text, total=self._planned, completed=self._read)
 

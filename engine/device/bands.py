@@ -47,8 +47,9 @@ class GpuBands:
         data = data[: data.numel() // row * row]
         if not data.numel():
             return None
-        table, sides = self._tables.of(self._dtype), (self._matrix.columns, self._matrix.band)
-        found = tried(lambda: measure_rows(data, kind_of(self._dtype), table, *sides))
+        sides = self._matrix.columns, self._matrix.band
+        kind, table = kind_of(self._dtype), self._tables.of
+        found = tried(lambda: measure_rows(data, kind, table(self._dtype), *sides))
         if found is None:
             self._report(f"no memory left on {data.device}: rows and columns are measured on the CPU")
         return found

@@ -6,7 +6,7 @@ import ctypes
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, DeviceError, first_line
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -18,8 +18,10 @@ _MIB = 1 << 20
 LIBRARY_BYTES = 1024 * _MIB
 """What a process takes more when it counts on a GPU. torch took 194 MiB where there was none; what a context
 of CUDA adds to that was not measured."""
-WORKER_BYTES = 4 * 3 * 16 * _MIB
-"""Pinned blocks of a worker: three of each of four counters; few have more."""
+_COUNTER_BYTES = 3 * 16 * _MIB  # pinned blocks of a counter
+_COUNTERS = 4
+WORKER_BYTES = _COUNTERS * _COUNTER_BYTES
+"""Pinned blocks of a worker with four counters; only differences of many checkpoints need more at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,12 @@ class Place:
     Attributes:
         name: `cpu`, or torch's name of a GPU, such as `cuda:0`.
         title: what the GPU is called; "" for the CPU.
+        flaw: why it is the CPU though there is a GPU; "" where there is none, or it is the GPU.
     """
 
     name: str
     title: str = ""
+    flaw: str = ""
 
 
 def choose(device: str) -> str:
@@ -78,12 +82,24 @@ def settled(device: str, nbytes: int | None) -> str:
 
 
 def place(device: str) -> Place:
-    """Where a worker counts: each of a process takes the next of its GPUs; errors as for `choose`."""
+    """Where a worker counts: each of a process takes the next of its GPUs, and its thread works there.
+
+    Raises:
+        ConfigError: as for `choose`.
+        DeviceError: a GPU was asked for, and the one that is there cannot be used.
+    """
     if choose(device) == "cpu":
         return Place("cpu")
-    from engine.kernels.cuda.claims import next_gpu
+    from engine.kernels.cuda.claims import next_gpu, use
 
-    return Place(*next_gpu())
+    try:
+        found = Place(*next_gpu())
+        use(found.name)
+    except RuntimeError as error:
+        if device == "cuda":
+            raise DeviceError(f"cannot count on a GPU: {first_line(error)}") from error
+        return Place("cpu", flaw=first_line(error))
+    return found
 
 
 def host_bytes(workers: int, *, processes: bool) -> int:
@@ -94,6 +110,15 @@ def host_bytes(workers: int, *, processes: bool) -> int:
         processes: whether each is a process of its own.
     """
     return WORKER_BYTES + (LIBRARY_BYTES if processes else -(-LIBRARY_BYTES // workers))
+
+
+def more_bytes(counters: int) -> int:
+    """Memory of the host for the counters of a worker that `host_bytes` leaves out.
+
+    Args:
+        counters: how many it has at a time.
+    """
+    return max(0, counters - _COUNTERS) * _COUNTER_BYTES
 
 
 def might_count(device: str) -> bool:

@@ -181,7 +181,7 @@ class GpuCounter:
         """
         bits = min(self.dtype.bits, 32)
         band = matrix.start(1) * bits // 8
-        if first % matrix.start(1) or band > self._feed.nbytes or not has_triton():
+        if first % matrix.start(1) or band > self._feed.nbytes or not self._has_triton():
             return False
         self._send()
         self._end_pairs()
@@ -189,6 +189,19 @@ class GpuCounter:
         self._bands = GpuBands(matrix, first, dtype, self._tables, self._report)
         self._most = self._feed.nbytes // band * band if matrix.bands > 1 else self._feed.nbytes
         return True
+
+    def _has_triton(self) -> bool:
+        """Whether the loops that are in Triton alone run; if they should and do not, it is reported."""
+        if find_spec("triton") is None:
+            return False
+        from engine.kernels.cuda.rows import why_not
+
+        why = why_not(self._device)
+        if why is not None:
+            self._report(
+                f"Triton does not run on {self._device} ({why}): rows and columns are measured on the CPU"
+            )
+        return why is None
 
     def _end_pairs(self) -> None:
         if self._pairs is not None:
@@ -210,6 +223,7 @@ class GpuCounter:
             base: as many.
             base_dtype: likewise.
         """
+        assert self._bands is None, "bands are of what is counted as it lies"
         self._send()
         if self._pairs is None:
             self._pairs = Pairs(self._tally, self._feed, self._tables)  # type: ignore[arg-type]
@@ -249,6 +263,7 @@ class GpuCounter:
             nbytes: how many bytes, whole elements.
             fill: brings the next ones: to where, how many, and how many were brought before.
         """
+        assert self._bands is None, "the host does not see these elements"
         self._send()
         self._end_pairs()
         for done in range(0, nbytes, self._feed.nbytes):
@@ -256,20 +271,6 @@ class GpuCounter:
             self._take(slot)
             fill(slot.memory(size), size, done)
             slot.begin(size, self._tally.add)
-
-    def add_resident(self, tensor: Tensor) -> None:
-        """Count a tensor of the counter's dtype on the counter's GPU, where it lies.
-
-        Raises:
-            ValueError: another dtype.
-        """
-        from engine.kernels.cuda import tensors
-
-        if (name := tensors.name_of(tensor)) != self.dtype.name:
-            raise ValueError(f"a counter of {self.dtype.name} was given {name}")
-        data = tensors.bytes_in_any_order(tensor)
-        for part in tensors.parts(data, self.dtype.bits // 8, self.dtype.bits == 64):
-            self._tally.add(part)
 
     def sketch(self) -> Sketch:
         """Hand out what was counted so far, and start again from nothing.
@@ -290,11 +291,6 @@ class GpuCounter:
             zeros, low, high = zeros + added, min(0.0, low), max(0.0, high)
         sketch = from_totals(self.coding, totals, zeros, low, high)
         return sketch if bands is None else replace(sketch, bands=bands.bands())
-
-
-def has_triton() -> bool:
-    """Whether the loops that are in Triton alone can run."""
-    return find_spec("triton") is not None
 
 
 def _address(block: Block) -> int:

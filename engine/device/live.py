@@ -81,16 +81,31 @@ def observe(tensor: Tensor, *, host: str = "cpu", report: Report = warn) -> Sket
     from engine.kernels.cuda import claims, tensors
 
     dtype = DTYPES[tensors.name_of(tensor)]
-    tally = None
-    if tensor.device.type == "cuda":
-        tally, host = claims.tally(dtype.bits, str(tensor.device)), "cpu"
-        if tally is None:
-            report(f"no memory left on {tensor.device}: {dtype.name} is counted on the CPU")
+    if tensors.is_on_gpu(tensor):
+        found = claims.tried(lambda: observe_there(tensor))
+        if found is not None:
+            return found
+        report(f"no memory left on {tensor.device}: {dtype.name} is counted on the CPU")
+        host = "cpu"
+    counter = make_counter(dtype, host, report=report)
+    for part in tensors.brought(tensor, claims.tried):
+        counter.add(part)
+    return counter.sketch()
+
+
+def observe_there(tensor: Tensor) -> Sketch:
+    """Sketch a tensor of a counted dtype by the loops for GPUs, where it lies.
+
+    Raises:
+        ValueError: its dtype is not counted, or no such loop runs there.
+        OutOfMemoryError: the GPU's memory does not suffice.
+    """
+    from engine.kernels.cuda import claims, tensors
+
+    dtype = DTYPES[tensors.name_of(tensor)]
+    assert dtype.coding is not None
+    tally = claims.new_tally(dtype.bits, tensor.device)
     data = tensors.bytes_in_any_order(tensor)
-    if tally is None or dtype.coding is None:
-        counter = make_counter(dtype, host, report=report)
-        counter.add(data.cpu().numpy())
-        return counter.sketch()
     for part in tensors.parts(data, dtype.bits // 8, dtype.bits == 64):
         tally.add(part)
     return from_totals(dtype.coding, *tally.take())

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from engine.device import choosing
 from engine.device.counter import AnyCounter, make_counter
+from engine.errors import first_line
 from engine.nouns.dtypes import Dtype
 
 
@@ -21,6 +22,7 @@ class Device:
 
     Raises:
         ConfigError: a GPU was asked for, and there is none.
+        DeviceError: a GPU was asked for, and the one that is there cannot be used.
     """
 
     def __init__(self, asked: str = "cpu") -> None:
@@ -28,13 +30,23 @@ class Device:
         self.name = found.name
         self._said: set[str] = set()
         self._notes: list[str] = []
-        self.is_direct = bool(found.title) and find_spec("kvikio") is not None
+        self.is_direct = bool(found.title) and self._has_kvikio()
+        if found.flaw:
+            self._note(f"the GPU cannot be used ({found.flaw}): counting on the CPU")
         if found.title:
-            from engine.kernels.cuda.claims import use
-
-            use(self.name)
             by = ", and reading local files by kvikio" if self.is_direct else ""
             self._note(f"counting on {found.title}{by}")
+
+    def _has_kvikio(self) -> bool:
+        """Whether kvikio is installed and loads; a broken one is told, and done without."""
+        if find_spec("kvikio") is None:
+            return False
+        try:
+            import kvikio  # noqa: F401
+        except (ImportError, OSError, RuntimeError) as error:
+            self._note(f"kvikio does not load ({first_line(error)}): local files go by way of the host")
+            return False
+        return True
 
     def _note(self, text: str) -> None:
         """Say something, once."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from traceback import clear_frames
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -49,6 +50,25 @@ class Failed:
 
     task: Task
     error: BaseException
+
+
+def let_go(error: BaseException) -> None:
+    """Give back what a failed task holds, such as buffers that others wait for.
+
+    An error keeps the frames that it came through, they keep their generators, and those what they took.
+
+    Args:
+        error: that the task's body raised; what it says, and of which lines, stays.
+    """
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        clear_frames(one.__traceback__)
+        left += [one.__cause__, one.__context__]
 
 
 class Pool(Protocol[Outcome]):

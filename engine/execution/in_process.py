@@ -11,7 +11,17 @@ from threading import current_thread, local
 from typing import Generic
 
 from engine.device.choosing import choose
-from engine.execution.executor import IN_FLIGHT, Body, Done, Executor, Failed, MakeBody, Outcome, Pool
+from engine.execution.executor import (
+    IN_FLIGHT,
+    Body,
+    Done,
+    Executor,
+    Failed,
+    MakeBody,
+    Outcome,
+    Pool,
+    let_go,
+)
 from engine.nouns.tasks import Task
 
 
@@ -76,5 +86,9 @@ class _Threads(Generic[Outcome]):
             self._own.body = self._make_body()
         body: Body[Outcome] = self._own.body
         began = time.monotonic()
-        outcome = body(task)
+        try:
+            outcome = body(task)
+        except BaseException as error:
+            let_go(error)
+            raise
         return Done(task, outcome, time.monotonic() - began, current_thread().name)

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ConfigError, TaskError
+from engine.errors import ConfigError, TaskError, first_line
 from engine.execution.in_process import available_cores
 
 LOCAL = "local"
@@ -223,8 +223,3 @@ def local_gpus() -> int:
         return len([d for d in chosen.split(",") if d.strip() and d.strip() != "-1"])
     found = Path("/proc/driver/nvidia/gpus")
     return len(list(found.iterdir())) if found.is_dir() else 0
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a message that has many, or the kind of an error that has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

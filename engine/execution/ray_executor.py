@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Generic
 
-from engine.errors import ConfigError, TaskError
+from engine.errors import ConfigError, DeviceError, TaskError
 from engine.execution.dispatch import Dispatch
 from engine.execution.executor import IN_FLIGHT, Done, Executor, Failed, MakeBody, Outcome, Pool
 from engine.execution.in_process import available_cores
@@ -34,6 +34,8 @@ WORKER_BYTES = 260 << 20
 _LOOK_SECONDS = 0.5  # how often somebody looks for workers that take too long
 _MISSING_SECONDS = 20.0
 _MOST_STILLBORN = 3  # workers in a row that die before they are ready
+_STARTING = "that was starting"
+_LONGEST_PAUSE = 60.0  # seconds before another is started in place of one more
 
 
 class RayExecutor(Executor):
@@ -162,6 +164,7 @@ class _Actors(Generic[Outcome]):
         self._actors: dict[str, Any] = {}
         self._sent: dict[Any, tuple[str, Task, list[Any]]] = {}  # the last of an answer's pieces -> all
         self._stillborn = 0
+        self._due: list[float] = []  # when workers are started in place of stillborn ones
         self._looked = self._opened = time.monotonic()
         self._said = False
         for _ in range(workers):
@@ -194,6 +197,7 @@ class _Actors(Generic[Outcome]):
                     ended += self._receive(reference)
             ended += self._look_for_the_late()
             self._say_who_is_missing()
+            self._start_the_due()
             self._send()
         return ended
 
@@ -214,6 +218,12 @@ class _Actors(Generic[Outcome]):
         actor = self._class.remote()
         self._starting[actor.hello.remote(*self._make_body)] = actor
 
+    def _start_the_due(self) -> None:
+        now = time.monotonic()
+        due, self._due = self._due, [when for when in self._due if when > now]
+        for _ in range(len(due) - len(self._due)):
+            self._start_one()
+
     def _greet(self, reference: Any) -> None:
         """A worker is ready, or will never be."""
         actor = self._starting.pop(reference)
@@ -227,7 +237,10 @@ class _Actors(Generic[Outcome]):
             if self._stillborn >= _MOST_STILLBORN and not self._actors:
                 raise TaskError(f"no worker could be started: {_cause(error)}") from error
             self._ray.kill(actor)
-            self._start_one()
+            self._listener(WorkerLost(_STARTING, _cause(error)))
+            pause = min(2.0 ** (self._stillborn - _MOST_STILLBORN), _LONGEST_PAUSE)
+            self._due.append(time.monotonic() + (pause if self._stillborn >= _MOST_STILLBORN else 0.0))
+            self._start_the_due()
             return
         self._stillborn = 0
         self._actors[hello.worker] = actor
@@ -256,6 +269,8 @@ class _Actors(Generic[Outcome]):
             return self._failed(name, task, TaskError(f"failed unexpectedly: {_cause(wrong)}"), again=False)
         except self._ray.exceptions.RayError as gone:
             return self._lose(name, _cause(gone))
+        if isinstance(error, DeviceError):  # would fail every later task of its process
+            return self._lose(name, str(error))
         if error is not None:
             return self._failed(name, task, error, again=again)
         if not self._dispatch.done(name, task.key, now, seconds):

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import ConfigError, TaskError
-from engine.execution.ray_cluster import first_line
+from engine.errors import ConfigError, TaskError, first_line
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import ConfigError, GaussmeterError, MissingError, TaskError
+from engine.execution.executor import let_go
 from engine.execution.process import few_arenas, without_scipy, without_telemetry
 from engine.execution.ray_pieces import cut, whole
 
@@ -72,8 +73,10 @@ class RayWorker:
         try:
             return self._body(task), time.monotonic() - began, None, False
         except GaussmeterError as error:
+            let_go(error)
             again = isinstance(error, (TaskError, MissingError))
             return None, time.monotonic() - began, error, again
         except (MemoryError, OSError) as error:
+            let_go(error)
             failed = TaskError(f"{type(error).__name__} on {os.uname().nodename}: {error}")
             return None, time.monotonic() - began, failed, True

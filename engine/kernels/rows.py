@@ -2,8 +2,8 @@
 
 Every sum is of lanes in an order that stands in the source, and nothing is contracted, so that the bits are
 the same on every processor: `fastmath` would let the width of its vectors decide. Strips of columns are
-unfolded into one array of work, where all distances are constants, because the compiler then needs no checks
-of what overlaps.
+unfolded into one array of work, where all distances are constants, because the compiler then needs no
+checks of what overlaps.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from engine.device.choosing import more_bytes
 from engine.errors import ConfigError
 from engine.nouns.records import Span, TensorInfo
 from engine.nouns.tasks import Chunk, Step, Task
@@ -74,6 +75,7 @@ def plan_delta(
     tasks = tuple(_Cutter(pairings, fitted, refine).tasks(parts))
     each = max((t.projected_bytes for t in tasks), default=0) + (REFINE_BYTES * len(pairings) if exact else 0)
     each += fitted.worker_bytes + fitted.device_bytes
+    each += more_bytes(len(pairings)) if fitted.device_bytes else 0
     projected = _base_bytes(pairings, fitted) + min(limits.workers, len(tasks)) * each
     require_room(limits, projected, pairings[0].inventory.uri)
     plans = tuple(without_tasks(p.inventory, p.matches, projected) for p in pairings)

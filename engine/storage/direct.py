@@ -26,7 +26,9 @@ class DirectReader(LocalReader):
         import kvikio
 
         try:
-            self._file: Any = kvikio.CuFile(path, "r")
+            self._file: Any = kvikio.CuFile(
+                f"/proc/self/fd/{self._descriptor}", "r"
+            )  # not another of that name
         except (OSError, RuntimeError) as error:
             super().__exit__(None, None, None)
             raise FormatError(f"cannot be read by kvikio: {error}", file=path) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engine.device.worker import Device
+from engine.errors import DeviceError, first_line
 from engine.nouns.tasks import Outcome, Task
 from engine.sketch import Sketch
 from engine.statistics.refinement import Refinement
@@ -28,6 +29,7 @@ class CountBody:
 
     Raises:
         ConfigError: a GPU was asked for, and the worker has none.
+        DeviceError: a GPU was asked for, and the worker's cannot be used.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -40,8 +42,17 @@ class CountBody:
         self._direct = DirectBody(self._device) if self._device.is_direct else None
 
     def __call__(self, task: Task) -> Outcome[Sketch | Refinement | Spectrum]:
-        """Do what the task says; the outcome tells what is to be said of the device."""
-        outcome = self._run(task)
+        """Do what the task says; the outcome tells what is to be said of the device.
+
+        Raises:
+            DeviceError: the GPU failed.
+        """
+        try:
+            outcome = self._run(task)
+        except RuntimeError as error:  # of torch, CUDA or Triton
+            if self._device.name == "cpu":
+                raise
+            raise DeviceError(f"{self._device.name} failed: {first_line(error)}") from error
         notes = self._device.take_notes()
         return replace(outcome, notes=notes) if notes else outcome
 

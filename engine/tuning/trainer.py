@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.device.live import Observed
-from engine.errors import ConfigError, GaussmeterError
-from engine.execution.ray_cluster import LOCAL, Resources, connected, first_line
+from engine.errors import ConfigError, GaussmeterError, first_line
+from engine.execution.ray_cluster import LOCAL, Resources, connected
 from engine.nouns.tuning import Means, RunSpec
 from engine.tuning.metrics import Metrics
 

@@ -163,6 +163,38 @@ def test_memory_of_the_host_is_projected(tmp_path, pretended):
     assert plans[2].projected_bytes - plans[0].projected_bytes == (1024 + 192) << 20
 
 
+def test_a_gpu_is_made_the_threads_own_and_its_context_made(monkeypatch):
+    import torch
+
+    done: list[object] = []
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("context"))
+    for name in ("cpu:0", "cuda", "cuda:1"):
+        claims.use(name)
+    assert done == ["context", torch.device("cuda:1"), "context"]
+
+
+def test_a_gpu_without_nvrtc_needs_a_triton_that_runs(monkeypatch):
+    import torch
+
+    from engine.kernels.cuda import native, rows
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(native, "is_available", lambda device: False)
+    monkeypatch.setattr(rows, "why_not", lambda device: None)
+    assert claims.lacks() is None
+    monkeypatch.setattr(rows, "why_not", lambda device: "Failed to find C compiler.")
+    assert (
+        claims.lacks() == "NVRTC is not installed, and Triton's loops do not run: Failed to find C compiler."
+    )
+
+    def fail(device):
+        raise RuntimeError("CUDA unknown error\n- this may be due to ...")
+
+    monkeypatch.setattr(native, "is_available", fail)
+    assert claims.lacks() == "CUDA unknown error"
+
+
 def test_a_gpu_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
     from engine.device import choosing
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import pairwise
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,12 +13,12 @@ import torch
 from engine.device import choosing
 from engine.device.choosing import choose
 from engine.device.counter import make_counter
-from engine.device.live import observe
+from engine.device.live import observe, observe_there
 from engine.errors import ConfigError
-from engine.kernels.cuda import feed, tallies
+from engine.kernels.cuda import feed, tallies, tensors
 from engine.kernels.cuda.tensors import NAMES
 from engine.nouns.dtypes import DTYPES
-from engine.sketch import Counter
+from engine.sketch import Counter, as_f32_patterns
 from engine.sketch import observe as observe_on_cpu
 from tests.builders import (
     COUNTED,
@@ -52,10 +54,8 @@ def tensor(dtype, patterns, device):
 
 def resident(dtype, patterns, device, skip=0):
     """The sketch of patterns that lie on the device, `skip` elements behind an address that fits well."""
-    counter = make_counter(DTYPES[dtype], device, block=1 << 12)
     filler = np.zeros(skip, patterns.dtype)
-    counter.add_resident(tensor(dtype, np.concatenate([filler, patterns]), device)[skip:])
-    return counter.sketch()
+    return observe_there(tensor(dtype, np.concatenate([filler, patterns]), device)[skip:])
 
 
 @each_dtype
@@ -195,14 +195,126 @@ def test_no_memory_leaves_the_counting_to_the_cpu_and_says_so(device, monkeypatc
     assert_same(counter.sketch(), reference_sketch(dtype, patterns))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="a tensor must lie on a GPU")
-def test_a_live_tensor_on_a_full_gpu_is_counted_on_the_cpu(monkeypatch):
-    from engine.kernels.cuda import claims
+@pytest.mark.parametrize("most", [0, 100, 5000])
+@pytest.mark.parametrize("dtype", ["F16", "F64"])
+def test_a_live_tensor_on_a_full_gpu_is_counted_on_the_cpu(device, monkeypatch, dtype, most):
+    """A GPU that has room for counts, or not even for those, and to put so many elements in order."""
+    x = tensor(dtype, noise(dtype, 24 * 35), device).view(1, 24, 35)[..., ::2]
+    expected = reference_sketch(dtype, noise(dtype, 24 * 35).reshape(24, 35)[:, ::2].ravel())
+    lying, said = tensors.bytes_in_any_order, []
 
-    monkeypatch.setattr(claims, "tally", lambda bits, device: None)
-    patterns = noise("F16", 1000)
-    with pytest.warns(RuntimeWarning, match="on the CPU"):
-        assert_same(observe(tensor("F16", patterns, "cuda")), reference_sketch("F16", patterns))
+    def refuse(given):
+        if given.numel() > most:
+            raise torch.OutOfMemoryError("as if")
+        return lying(given)
+
+    def full(*_):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(tensors, "is_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(tensors, "bytes_in_any_order", refuse)
+    if most == 5000:
+        monkeypatch.setattr(tallies.FloatTally if dtype == "F64" else tallies.CodeTally, "add", full)
+    if most == 0:
+        with pytest.raises(torch.OutOfMemoryError, match="for a single element"):
+            observe(x, report=said.append)
+        return
+    assert_same(observe(x, report=said.append), expected)
+    assert said == [f"no memory left on {x.device}: {dtype} is counted on the CPU"]
+
+
+@pytest.mark.parametrize("made", [0x7FFFFFFF, 0xFFC00000])
+def test_nan_of_f64_keep_what_the_cpu_keeps_whatever_a_device_makes_of_them(monkeypatch, made):
+    convert = torch.Tensor.float
+
+    def hardware(given):
+        found = convert(given)
+        found.view(torch.int32)[given.isnan()] = made if made < 1 << 31 else made - (1 << 32)
+        return found
+
+    patterns = np.array(
+        [0x7FF0000000000001, 0xFFF8000000000000, 0xFFFFFFFFFFFFFFFF, 0x7FF4ABCDEF012345], "<u8"
+    )
+    patterns = np.concatenate([patterns, noise("F64", 50)])
+    monkeypatch.setattr(torch.Tensor, "float", hardware)
+    found = tensors.narrow(torch.from_numpy(raw(patterns).copy())).numpy().view("<u4")
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(found, as_f32_patterns(raw(patterns), DTYPES["F64"]))
+
+
+class Kept:
+    """Stands for memory of a GPU."""
+
+    is_cuda, device = True, torch.device("cuda", 1)
+
+    def __init__(self) -> None:
+        self.streams: list[str] = []
+
+    def record_stream(self, stream):
+        self.streams.append(stream)
+
+
+def test_counts_are_kept_for_every_stream_that_adds_to_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"of {device}")
+    one, two = Kept(), Kept()
+    tallies._keep(one, two)
+    assert one.streams == two.streams == ["of cuda:1"]
+    tallies._keep(torch.zeros(3))
+    calls = []
+    monkeypatch.setattr(tallies, "_keep", lambda *memory: calls.append(len(memory)))
+    code, floats = (kind.__new__(kind) for kind in (tallies.CodeTally, tallies.FloatTally))
+    code._bits, code._last, code._state, code._room, code._loops = 16, None, 1, 2, Mock()
+    floats._state, floats._loops = 1, Mock()
+    code.add(torch.zeros(2, dtype=torch.uint8))
+    floats.add(None)
+    floats.add_difference(None, "f32", None, "f32", (None, None))
+    floats.add_product(None, None, 1.0)
+    assert calls == [2, 1, 1, 1]
+
+
+def test_a_task_that_fails_with_blocks_under_way_spoils_no_other(device):
+    patterns = noise("BF16", 40_000)
+    for _ in range(3):
+        given_up = make_counter(DTYPES["BF16"], device, block=1 << 12)
+        given_up.add(raw(noise("BF16", 100_000, 2)))
+        del given_up
+        counter = make_counter(DTYPES["BF16"], device, block=1 << 12)
+        counter.add(raw(patterns))
+        assert_same(counter.sketch(), reference_sketch("BF16", patterns))
+
+
+def test_loops_of_triton_run_where_their_tensors_lie(monkeypatch):
+    from engine.kernels.cuda import merging, portable, rows
+
+    where = []
+
+    @contextmanager
+    def guard(given):
+        where.append(given)
+        yield
+        where.append("left")
+
+    class Loop:
+        def __getitem__(self, grid):
+            return lambda *_, **__: where.append("run")
+
+    monkeypatch.setattr(torch.cuda, "device_of", guard)
+    monkeypatch.setattr(merging, "is_available", lambda device: True)
+    for module, name in (
+        (portable, "_count16"), (portable, "_form32"), (portable, "_product32"), (rows, "_measure"), (merging, "_merge"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, Loop())
+    data, state, square = torch.zeros(64, dtype=torch.uint8), torch.zeros(9), torch.zeros(2, 2)
+    portable.count16(data, state, state)
+    portable.form32(data, "f32", None, None, (None, None), state)
+    portable.product32(square, square, 1.0, state)
+    rows.measure_rows(data, "bf16", None, 8, 8)
+    merging.merge(square, [square], [1.0], outliers=False)
+    assert where[1::3] == ["run"] * 5
+    assert where[2::3] == ["left"] * 5
+    assert all(
+        found is given for found, given in zip(where[::3], (data, data, square, data, square), strict=True)
+    )
 
 
 def test_what_has_no_coding_is_not_counted(device):
@@ -210,8 +322,8 @@ def test_what_has_no_coding_is_not_counted(device):
         make_counter(DTYPES["I32"], device)
     with pytest.raises(ValueError, match="int32"):
         observe(torch.zeros(3, dtype=torch.int32))
-    with pytest.raises(ValueError, match=r"BF16.*F16"):
-        make_counter(DTYPES["BF16"], device).add_resident(torch.zeros(3, dtype=torch.float16))
+    with pytest.raises(ValueError, match="int8"):
+        observe_there(torch.zeros(3, dtype=torch.int8))
 
 
 def test_the_device_is_chosen_once_and_in_one_place(monkeypatch):

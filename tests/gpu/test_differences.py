@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -161,6 +164,34 @@ def test_no_memory_for_factors_leaves_products_to_the_cpu(device, monkeypatch):
     assert not counter.multiply(b, a, 1.0)
     assert not counter.multiply(b, a, 1.0)
     assert said == [f"no memory left on {device}: products are formed on the CPU"]
+
+
+@pytest.mark.parametrize("failing", ["nvrtcCreateProgram", "nvrtcGetCUBINSize", "nvrtcGetCUBIN"])
+def test_what_the_compiler_answers_is_looked_at(monkeypatch, failing):
+    from engine.errors import TaskError
+    from engine.kernels.cuda import nvrtc
+
+    library = Mock()
+    for name in ("CreateProgram", "CompileProgram", "GetCUBINSize", "GetCUBIN", "DestroyProgram"):
+        getattr(library, f"nvrtc{name}").return_value = 0
+    monkeypatch.setattr(nvrtc, "compiler", lambda: library)
+    assert nvrtc.compile_source("", "sm_90", {}) == b""
+    getattr(library, failing).return_value = 5
+    with pytest.raises(TaskError, match="does not compile: NVRTC gives the error 5"):
+        nvrtc.compile_source("", "sm_90", {})
+
+
+def test_a_driver_that_refuses_is_a_failed_gpu(monkeypatch):
+    from engine.errors import DeviceError
+    from engine.kernels.cuda import claims, nvrtc
+
+    def explain(status, text):
+        text._obj.value = b"out of memory"
+
+    monkeypatch.setattr(nvrtc, "_driver", lambda: SimpleNamespace(cuGetErrorString=explain))
+    with pytest.raises(DeviceError, match="driver refused a kernel: out of memory"):
+        nvrtc._check(2)
+    assert claims.tried(lambda: nvrtc._check(2)) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's own errors")

@@ -75,6 +75,22 @@ def test_what_the_cpu_must_see_is_read_as_ever(tmp_path, pretended, kvikio):
     assert kvikio.reads == []
 
 
+def test_a_file_that_is_replaced_meanwhile_is_read_as_it_was_opened(tmp_path, kvikio, monkeypatch):
+    (tmp_path / "x").write_bytes(b"1234")
+    (tmp_path / "y").write_bytes(b"5678")
+    opening = CuFile.__init__
+
+    def replaced(self, path, flags):
+        (tmp_path / "y").replace(tmp_path / "x")
+        opening(self, path, flags)
+
+    monkeypatch.setattr(CuFile, "__init__", replaced)
+    memory = torch.empty(4, dtype=torch.uint8)
+    with DirectReader(str(tmp_path / "x")) as reader:
+        reader.read_onto(memory, 4, 0)
+    assert bytes(memory.tolist()) == b"1234"
+
+
 def test_a_file_that_ends_too_early_or_fails_is_one_sentence(tmp_path, kvikio, monkeypatch):
     (tmp_path / "x").write_bytes(b"1234")
     with DirectReader(str(tmp_path / "x")) as reader:

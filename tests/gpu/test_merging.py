@@ -78,6 +78,24 @@ def test_nan_is_one_quiet_nan(device):
         assert int.from_bytes(bytes(found.cpu().view(torch.uint8).tolist()), "little") == pattern
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for those of Triton's interpreter")
+def test_nan_is_that_one_whatever_a_device_makes_of_it(device, monkeypatch):
+    from triton.runtime import interpreter
+
+    convert = interpreter.InterpreterBuilder.cast_impl
+
+    def hardware(self, src, dst_type):
+        found = convert(self, src, dst_type)
+        if found.data.dtype == np.float16:
+            found.data = np.where(np.isnan(found.data), np.uint16(0x7FFF), found.data.view(np.uint16)).view(
+                np.float16
+            )
+        return found
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "cast_impl", hardware)
+    test_nan_is_one_quiet_nan(device)
+
+
 @pytest.mark.parametrize(
     ("models", "factors", "why"),
     [

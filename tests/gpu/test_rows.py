@@ -187,6 +187,57 @@ def test_no_memory_for_the_sums_leaves_them_to_the_cpu(device, small, monkeypatc
     )
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Failed to find C compiler. Please specify\nmore"),
+        subprocess.CalledProcessError(1, ["gcc", "driver.c"]),
+    ],
+)
+def test_a_triton_that_does_not_run_leaves_rows_to_the_cpu(device, small, monkeypatch, error):
+    from engine.kernels.cuda import rows
+
+    def fail(*_):
+        raise error
+
+    said: list[str] = []
+    counter = make_counter(DTYPES["BF16"], device, block=1 << 12, report=said.append)
+    rows.why_not.cache_clear()
+    monkeypatch.setattr(rows, "measure_rows", fail)
+    try:
+        assert not counter.measure(Matrix(70, 33), 0)
+    finally:
+        rows.why_not.cache_clear()
+    why = str(error).splitlines()[0]
+    assert said == [f"Triton does not run on {device} ({why}): rows and columns are measured on the CPU"]
+    monkeypatch.undo()
+    assert rows.why_not(device) is None
+
+
+def test_what_travels_otherwise_is_not_measured(device, small):
+    counter = make_counter(DTYPES["F32"], device, block=1 << 12)
+    assert counter.measure(Matrix(70, 33), 0)
+    one = raw(patterns_of("F32", [1.0]))
+    with pytest.raises(AssertionError, match="bands"):
+        counter.subtract(one, DTYPES["F32"], one, DTYPES["F32"])
+    with pytest.raises(AssertionError, match="host"):
+        counter.receive(4, lambda *_: None)
+
+
+def test_no_memory_for_values_leaves_rows_to_the_cpu(device, small, monkeypatch):
+    from engine.device.pairs import ValueTables
+
+    def refuse(*_):
+        raise torch.OutOfMemoryError("as if")
+
+    said: list[str] = []
+    monkeypatch.setattr(ValueTables, "of", refuse)
+    patterns, matrix = gauss("F8_E4M3", 70, 33), Matrix(70, 33)
+    found = on_the_gpu("F8_E4M3", patterns, matrix, device, said=said)
+    assert pack_bands(found) == pack_bands(on_the_cpu("F8_E4M3", patterns, matrix))
+    assert said
+
+
 @pytest.mark.slow
 def test_the_kernels_of_triton_compile_for_a_gpu_and_contract_nothing():
     """Without a GPU, by Triton's compiler; what is interpreted here is not compiled."""

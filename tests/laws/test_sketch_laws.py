@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from engine import sketch as sketches
 from engine.errors import TaskError
 from engine.nouns.dtypes import CODINGS, DTYPES
 from engine.sketch import Counter, Sketch, combine, empty, observe
@@ -243,3 +244,21 @@ def test_rounding_f64_makes_no_number_infinite_and_none_but_zero_zero(sign):
     found = sketch("F64", (sign * np.array(numbers)).view("<u8"))
     assert_same(found, sketch("F32", (sign * np.array(expected)).astype("<f4").view("<u4")))
     assert found.zeros == 1
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "BF16", "F16"])
+def test_a_block_larger_than_counters_hold_is_counted_in_parts(dtype, monkeypatch):
+    """With counters that are full much sooner than those of 32 bits."""
+    monkeypatch.setattr(sketches, "_FULL", 1 << 12)
+    patterns = np.full(5003, nasty_patterns(dtype)[1])
+    counter, fullest = Counter(DTYPES[dtype]), [0]
+    fold = counter._fold
+
+    def watched() -> None:
+        fullest.append(int(counter._table.sum()))
+        fold()
+
+    monkeypatch.setattr(counter, "_fold", watched)
+    counter.add(raw(patterns))
+    assert_same(counter.sketch(), reference_sketch(dtype, patterns))
+    assert 0 < max(fullest) < 1 << 12

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import partial
+from types import ModuleType
 
 import pytest
 import scipy  # noqa: F401 - an actor's process does without, this one does not
@@ -13,16 +15,20 @@ from engine.config.jobs import parse_job
 from engine.device import choosing
 from engine.device.choosing import host_bytes, settled
 from engine.device.worker import Device
-from engine.errors import ConfigError
+from engine.errors import ConfigError, DeviceError
 from engine.execution.choose import choose_executor
 from engine.execution.in_process import InProcessExecutor
+from engine.formats.checkpoint import open_checkpoint
 from engine.nouns.dtypes import DTYPES
 from engine.nouns.events import Event, Placed
 from engine.nouns.tasks import Outcome, Task
-from engine.plan import MIB
+from engine.plan import MIB, Limits, Selection
+from engine.plan.delta import plan_delta
+from engine.plan.pairing import pair
 from engine.sketch import Counter
 from engine.tasks.count import CountBody
 from engine.verbs.limits import limits_of
+from tests.builders import patterns_of, write_tensors
 from tests.tuning import config_of
 
 NO_DRIVER = "cannot count on a GPU: there is no NVIDIA driver"
@@ -57,6 +63,72 @@ def test_a_gpu_that_was_asked_for_must_be_there(nothing):
         with pytest.raises(ConfigError, match=NO_DRIVER) as caught:
             ask()
         assert caught.value.exit_code == 2
+
+
+class Driver:
+    """Stands for `claims` on a machine whose GPU is there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, unusable: bool) -> None:
+        monkeypatch.setattr(choosing, "_what_a_gpu_lacks", lambda: None)
+        module = ModuleType("engine.kernels.cuda.claims")
+        module.next_gpu = lambda: ("cuda:0", "a GPU")  # type: ignore[attr-defined]
+        module.use = self.use  # type: ignore[attr-defined]
+        self.used: list[str] = []
+        self.unusable = unusable
+        monkeypatch.setitem(sys.modules, "engine.kernels.cuda.claims", module)
+
+    def use(self, device: str) -> None:
+        if self.unusable:
+            raise RuntimeError("CUDA error: all devices are busy\nand more words")
+        self.used.append(device)
+
+
+def test_a_gpu_that_cannot_be_used_is_left_unless_it_was_asked_for(monkeypatch):
+    Driver(monkeypatch, unusable=True)
+    device = Device("auto")
+    told = "the GPU cannot be used (CUDA error: all devices are busy): counting on the CPU"
+    assert (device.name, device.is_direct, device.take_notes()) == ("cpu", False, (told,))
+    assert isinstance(device.counter(DTYPES["BF16"]), Counter)
+    with pytest.raises(DeviceError, match=r"cannot count on a GPU: CUDA error: all devices are busy$"):
+        Device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("module", "by"),
+    [
+        ("raise ImportError('libcufile.so.0: cannot open')", None),
+        ("raise RuntimeError('no such device')", None),
+        ("", ", and reading local files by kvikio"),
+    ],
+)
+def test_a_kvikio_that_does_not_load_is_done_without(monkeypatch, tmp_path, module, by):
+    (tmp_path / "kvikio.py").write_text(module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "kvikio", raising=False)
+    driver = Driver(monkeypatch, unusable=False)
+    device = Device("auto")
+    sys.modules.pop("kvikio", None)
+    assert device.is_direct is (by is not None)
+    assert driver.used == ["cuda:0"]
+    notes = device.take_notes()
+    assert notes[-1] == "counting on a GPU" + (by or "")
+    assert by or re.fullmatch(r"kvikio does not load \(.+\): local files go by way of the host", notes[0])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_what_fails_on_a_gpu_is_one_sentence(nothing, monkeypatch, device):
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access\nCompile with ...")
+
+    body = CountBody("auto")
+    body._device.name = device
+    monkeypatch.setattr(body, "_scan", fail)
+    kind = RuntimeError if device == "cpu" else DeviceError
+    with pytest.raises(kind, match="CUDA error: an illegal memory access") as caught:
+        body(Task(0, (), (), 8, 0))
+    if device != "cpu":
+        assert str(caught.value) == "cuda:0 failed: CUDA error: an illegal memory access"
+        assert caught.value.exit_code == 3
 
 
 def test_there_are_three_words(nothing):
@@ -96,6 +168,16 @@ def test_memory_is_planned_where_a_gpu_might_count(monkeypatch):
     assert limits_of(executor, nbytes=choosing.LEAST_BYTES).device_bytes == 0
 
 
+@pytest.mark.parametrize(("tuned", "counters"), [(1, 4), (4, 4), (6, 6)])
+def test_memory_is_planned_for_every_difference_at_a_time(tmp_path, tuned, counters):
+    path = write_tensors(tmp_path / "m.safetensors", {"a": ("F32", patterns_of("F32", [1.0, 2.0]))})
+    checkpoint = open_checkpoint(str(path))
+    pairings = [pair(checkpoint, checkpoint, Selection())] * tuned
+    given = host_bytes(1, processes=False)
+    cpu, gpu = (plan_delta(pairings, Limits(device_bytes=b)).projected_bytes for b in (0, given))
+    assert gpu - cpu == (1024 + 48 * counters) * MIB
+
+
 def test_what_a_worker_says_comes_with_the_next_outcome_once(nothing, monkeypatch):
     body = CountBody("auto")
     body._device._note("counting on a GPU")
@@ -106,8 +188,6 @@ def test_what_a_worker_says_comes_with_the_next_outcome_once(nothing, monkeypatc
 
 
 def test_of_several_subjects_of_one_reading_it_is_said_once(tmp_path, nothing, monkeypatch):
-    from tests.builders import patterns_of, write_tensors
-
     places = [tmp_path / f"{n}.safetensors" for n in range(3)]
     for number, place in enumerate(places):
         write_tensors(place, {"a": ("F32", patterns_of("F32", [1.0, 2.0 + number]))})

@@ -37,7 +37,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "safetensors": ("tuning",),  # everything else reads the format itself
     "zarr": ("formats",),
     "obstore": ("storage",),
-    "kvikio": ("storage",),  # reads files, like the others
+    "kvikio": ("storage", "device"),  # reads files, like the others; a worker's device says whether it loads
     "huggingface_hub": ("storage", "tuning"),  # examples and models for transformers
     "numcodecs": ("tasks",),
     "scipy": (),

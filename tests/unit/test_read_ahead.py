@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import TaskError
-from engine.nouns.tasks import Ahead
+from engine.execution.in_process import InProcessExecutor
+from engine.nouns.tasks import Ahead, Task
 from engine.storage import ahead as module
 from engine.storage.ahead import SPARE, Extent, pool_bytes, read_ahead
 
@@ -271,6 +272,37 @@ def test_an_error_of_the_caller_s_extents_gives_buffers_back():
     with pytest.raises(ValueError, match="no more"):
         within_raising(lambda: [bytes(b) for b in read_ahead([Fake()], extents(), ahead)])
     assert_all_buffers_back(ahead, patience=0.2)
+
+
+def test_workers_that_fail_beside_what_they_read_give_buffers_back():
+    """Two fail at once with all buffers in their hands, and a third waits for one of them."""
+    ahead = fresh(2)
+    together = threading.Barrier(3, timeout=PATIENCE)
+
+    def body(task: Task) -> int:
+        blocks = read_ahead([Fake()], [Extent(0, 0, 9 * ahead.range_bytes)], ahead)
+        if task.key == 2:
+            together.wait()
+        for number, _ in enumerate(blocks):
+            if task.key != 2 and number == 0:
+                together.wait()
+                try:
+                    raise ValueError("damaged")
+                except ValueError as error:  # as of a library, whose frames are kept too
+                    raise TaskError("is damaged", file=f"{task.key}") from error
+        return task.key
+
+    def run() -> list[int]:
+        tasks = [Task(key, (), (), 8, 0) for key in range(3)]
+        return list(InProcessExecutor(3).run(lambda: body, tasks))
+
+    try:
+        with pytest.raises(TaskError, match="is damaged"):
+            within_raising(run)
+        assert_all_buffers_back(ahead, patience=2)
+    finally:  # or the threads would wait on
+        for _ in range(2 * ahead.ranges):
+            module._shared(ahead).give(bytearray(ahead.range_bytes))
 
 
 def within_raising(work: Callable[[], Any]) -> Any:

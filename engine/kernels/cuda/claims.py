@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 
+from engine.errors import DeviceError, first_line
 from engine.kernels.cuda import native
 from engine.kernels.cuda.feed import Feed
 from engine.kernels.cuda.tallies import CodeTally, FloatTally
@@ -22,9 +23,17 @@ def lacks() -> str | None:
     """What is missing for counting on a GPU, None when nothing is."""
     if not torch.cuda.is_available():
         return "torch sees no GPU"
-    if native.is_available(torch.device("cuda")) or find_spec("triton"):
-        return None
-    return "neither NVRTC nor triton is installed"
+    try:
+        if native.is_available(torch.device("cuda")):
+            return None
+    except RuntimeError as error:  # of a driver that does not start
+        return first_line(error)
+    if not find_spec("triton"):
+        return "neither NVRTC nor triton is installed"
+    from engine.kernels.cuda.rows import why_not
+
+    why = why_not("cuda")
+    return None if why is None else f"NVRTC is not installed, and Triton's loops do not run: {why}"
 
 
 def next_gpu() -> tuple[str, str]:
@@ -34,15 +43,27 @@ def next_gpu() -> tuple[str, str]:
 
 
 def use(device: str) -> None:
-    """Let this thread launch what names no device on a GPU; other threads keep theirs."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.set_device(device)
+    """Let this thread launch what names no device on a GPU; other threads keep theirs.
+
+    Raises:
+        RuntimeError: the GPU is there and cannot be used: it is full, or somebody else has it for himself.
+    """
+    place = torch.device(device)
+    if place.type != "cuda":
+        return
+    if place.index is not None:  # `cuda` is the current one
+        torch.cuda.set_device(place)
+    torch.cuda.synchronize()  # now, and not in the first task: it makes the context
 
 
 def tally(bits: int, device: str) -> CodeTally | FloatTally | None:
     """Counts of patterns of 8 or 16 bits, or sums of wider floats; None when there is no memory for them."""
-    place = torch.device(device)
-    return tried(lambda: FloatTally(place) if bits > 16 else CodeTally(bits, place))
+    return tried(lambda: new_tally(bits, torch.device(device)))
+
+
+def new_tally(bits: int, device: torch.device) -> CodeTally | FloatTally:
+    """The same; torch's OutOfMemoryError is raised when there is no memory for them."""
+    return FloatTally(device) if bits > 16 else CodeTally(bits, device)
 
 
 def feed(device: str, largest: int, smallest: int) -> Feed | None:
@@ -69,7 +90,7 @@ def tried(work: Callable[[], T]) -> T | None:
         return work()
     except torch.OutOfMemoryError:
         return None
-    except RuntimeError as error:  # pinned memory fails with the driver's words
+    except (RuntimeError, DeviceError) as error:  # pinned memory and kernels fail with the driver's words
         if "out of memory" not in str(error):
             raise
         return None

@@ -25,6 +25,8 @@ class Slot:
         self._device = torch.empty(nbytes, dtype=torch.uint8, device=device) if self._on_gpu else self._host
         cuda: Any = torch.cuda  # untyped in part
         self._stream = cuda.Stream(device) if self._on_gpu else None
+        if self._stream is not None:
+            self._device.record_stream(self._stream)  # freed with work under way, it is nobody's until then
         self._copied = cuda.Event() if self._on_gpu else None
         self.block: NDArray[np.uint8] = self._host.numpy()
 

@@ -19,6 +19,7 @@ import triton  # type: ignore[import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
 
 from engine.kernels.cuda.portable import is_available
+from engine.kernels.cuda.tensors import on_device_of
 
 _BLOCK = 2048
 _STORED = {torch.bfloat16: torch.int16, torch.float16: torch.float16, torch.float32: torch.float32}
@@ -33,7 +34,8 @@ def _rounded(value: tl.tensor, kind: tl.constexpr) -> tl.tensor:
         up = pattern + 0x7FFF + ((pattern >> 16) & 1)
         rounded = (tl.where(is_nan, 0x7FC00000, up) >> 16).to(tl.int16)
     elif kind == "f16":
-        rounded = tl.where(is_nan, 0x7FC00000, pattern).to(tl.float32, bitcast=True).to(tl.float16)
+        half = value.to(tl.float16).to(tl.int16, bitcast=True)  # what becomes of NaN is the device's affair
+        rounded = tl.where(is_nan, 0x7E00, half).to(tl.int16).to(tl.float16, bitcast=True)
     else:
         rounded = tl.where(is_nan, 0x7FC00000, pattern).to(tl.float32, bitcast=True)
     return rounded
@@ -105,8 +107,9 @@ def merge(
     halves = len(models).bit_count() == 1
     numbers = torch.tensor(factors, dtype=torch.float32).to(base.device)
     if base.numel():
-        _merge[(triton.cdiv(base.numel(), _BLOCK),)](
-            stored(base), tuple(map(stored, models)), numbers, stored(out), base.numel(),
-            kind=kind, outliers=outliers, halves=halves, block=_BLOCK, enable_fp_fusion=False,
-        )  # fmt: skip
+        with on_device_of(base):
+            _merge[(triton.cdiv(base.numel(), _BLOCK),)](
+                stored(base), tuple(map(stored, models)), numbers, stored(out), base.numel(),
+                kind=kind, outliers=outliers, halves=halves, block=_BLOCK, enable_fp_fusion=False,
+            )  # fmt: skip
     return out

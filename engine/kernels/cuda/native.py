@@ -140,10 +140,6 @@ class _Factors(Structure):
     )  # fmt: skip
 
 
-def _by_fours(data: torch.Tensor, kind: str) -> bool:
-    return data.data_ptr() % (4 * WIDTHS[kind]) == 0
-
-
 def _tables(window: int, tile: int, threads: int) -> dict[str, int]:
     first = max(_LAST_EXPONENT + 1 - window, 1)
     return {"WINDOW": window, "FIRST_EXPONENT": first, "THREADS": threads, "TILE": tile}

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from engine.errors import TaskError
+from engine.errors import DeviceError, TaskError
 
 Argument: TypeAlias = "torch.Tensor | ctypes._SimpleCData[Any] | ctypes.Structure | None"
 
@@ -37,7 +37,7 @@ class Kernel:
         """Launch on the current stream. Tensors stand for their addresses, None for no address.
 
         Raises:
-            TaskError: the driver refused.
+            DeviceError: the driver refused.
         """
         values = [
             a if isinstance(a, ctypes._SimpleCData | ctypes.Structure) else _address(a) for a in arguments
@@ -67,7 +67,8 @@ def kernel(device: int, name: str, sources: tuple[str, ...], shared: int, **macr
         macros: definitions for the preprocessor.
 
     Raises:
-        TaskError: it does not compile, or the driver refuses it.
+        TaskError: it does not compile.
+        DeviceError: the driver refuses it.
     """
     text = "\n".join((files(__package__) / source).read_text() for source in sources)
     return load(device, name, text, shared, macros)
@@ -107,7 +108,9 @@ def compile_source(text: str, architecture: str, macros: Mapping[str, int]) -> b
     ]
     encoded = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
     program = ctypes.c_void_p()
-    library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"gaussmeter.cu", 0, None, None)
+    _require(
+        library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"gaussmeter.cu", 0, None, None)
+    )
     try:
         if library.nvrtcCompileProgram(program, len(options), encoded):
             log = _fetch(library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog, program)
@@ -119,10 +122,15 @@ def compile_source(text: str, architecture: str, macros: Mapping[str, int]) -> b
 
 def _fetch(size_of: Any, read: Any, program: ctypes.c_void_p) -> bytes:
     size = ctypes.c_size_t()
-    size_of(program, ctypes.byref(size))
+    _require(size_of(program, ctypes.byref(size)))
     buffer = ctypes.create_string_buffer(size.value)
-    read(program, buffer)
+    _require(read(program, buffer))
     return buffer.raw
+
+
+def _require(status: int) -> None:
+    if status:
+        raise TaskError(f"a GPU kernel does not compile: NVRTC gives the error {status}")
 
 
 @cache
@@ -154,4 +162,4 @@ def _check(status: int) -> None:
     if status:
         text = ctypes.c_char_p()
         _driver().cuGetErrorString(status, ctypes.byref(text))
-        raise TaskError(f"the GPU's driver refused a kernel: {(text.value or b'unknown error').decode()}")
+        raise DeviceError(f"the GPU's driver refused a kernel: {(text.value or b'unknown error').decode()}")

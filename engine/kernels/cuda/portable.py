@@ -10,6 +10,7 @@ import triton  # type: ignore[import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
 
 from engine.kernels.cuda.native import KINDS, WIDTHS
+from engine.kernels.cuda.tensors import on_device_of
 
 CODES = tl.constexpr(65536)
 _BLOCK = 4096
@@ -39,7 +40,8 @@ def count16(codes: torch.Tensor, counts: torch.Tensor, room: torch.Tensor, skip:
     """Count 16-bit patterns; see `native.count16`. `room` and `skip` change nothing here."""
     n = codes.numel() // 2
     if n:
-        _count16[(triton.cdiv(n, _BLOCK),)](codes.view(torch.int16), n, counts, block=_BLOCK)
+        with on_device_of(codes):
+            _count16[(triton.cdiv(n, _BLOCK),)](codes.view(torch.int16), n, counts, block=_BLOCK)
 
 
 @triton.jit
@@ -113,9 +115,10 @@ def form32(
     left = a.view(ELEMENT[kind_a])
     right = left if b is None or kind_b is None else b.view(ELEMENT[kind_b])
     tables = [state if v is None else v for v in values]  # an address is needed, and not used
-    _form32[(triton.cdiv(n, _BLOCK),)](
-        left, right, n, *tables, state, kind_a=KINDS[kind_a], kind_b=KINDS[kind_b], block=_BLOCK
-    )
+    with on_device_of(a):
+        _form32[(triton.cdiv(n, _BLOCK),)](
+            left, right, n, *tables, state, kind_a=KINDS[kind_a], kind_b=KINDS[kind_b], block=_BLOCK
+        )
 
 
 @triton.jit
@@ -150,7 +153,8 @@ def product32(
     (rows, rank), columns = b.shape, a.shape[1]
     if rows and columns:
         grid = (triton.cdiv(rows, 64) * triton.cdiv(columns, 64),)
-        _product32[grid](
-            b, a, scale, rows, columns, rank, state, state if out is None else out,
-            store=out is not None, side=64, enable_fp_fusion=False,
-        )  # fmt: skip
+        with on_device_of(b):
+            _product32[grid](
+                b, a, scale, rows, columns, rank, state, state if out is None else out,
+                store=out is not None, side=64, enable_fp_fusion=False,
+            )  # fmt: skip

@@ -8,13 +8,18 @@ CPU adds up from strip to strip is added up by whoever asks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from subprocess import SubprocessError
 
 import torch
 import triton  # type: ignore[import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-untyped, unused-ignore]
+from triton.errors import TritonError  # type: ignore[import-untyped, unused-ignore]
 
+from engine.errors import first_line
 from engine.kernels.cuda.native import KINDS, WIDTHS
 from engine.kernels.cuda.portable import ELEMENT, widen
+from engine.kernels.cuda.tensors import on_device_of
 
 WIDTH = 512
 """Columns of a strip, as in `engine.kernels.rows`."""
@@ -119,9 +124,23 @@ def measure_rows(
     )
     if rows:
         table = made.of_columns if values is None else values  # an address is needed, and not used
-        _measure[(bands * strips,)](
-            data.view(ELEMENT[kind]), table, columns, band, rows, strips,
-            made.of_rows, made.of_columns, made.of_pairs,
-            kind=KINDS[kind], width=WIDTH, enable_fp_fusion=False,
-        )  # fmt: skip
+        with on_device_of(data):
+            _measure[(bands * strips,)](
+                data.view(ELEMENT[kind]), table, columns, band, rows, strips,
+                made.of_rows, made.of_columns, made.of_pairs,
+                kind=KINDS[kind], width=WIDTH, enable_fp_fusion=False,
+            )  # fmt: skip
     return made
+
+
+@cache
+def why_not(device: str) -> str | None:
+    """Why Triton's loops do not run on a device, None where they do: found out once, by running one.
+
+    Triton compiles its launcher when it is first used, for which it needs a C compiler and Python's headers.
+    """
+    try:
+        measure_rows(torch.zeros(512, dtype=torch.uint8, device=device), "bf16", None, 32, 8).of_rows.cpu()
+    except (RuntimeError, OSError, ImportError, AssertionError, SubprocessError, TritonError) as error:
+        return first_line(error)
+    return None

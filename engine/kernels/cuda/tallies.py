@@ -62,6 +62,13 @@ def loops_for(device: torch.device) -> Loops:
     raise ValueError(f"no GPU kernel runs on {device}")
 
 
+def _keep(*memory: torch.Tensor) -> None:
+    """Have what the current stream works in given to nobody else before it is done, even if a task fails."""
+    for tensor in memory:
+        if tensor.is_cuda:
+            tensor.record_stream(torch.cuda.current_stream(tensor.device))
+
+
 class CodeTally:
     """Counts of 8- or 16-bit patterns. Bytes are counted in pairs, half as many additions.
 
@@ -91,11 +98,13 @@ class CodeTally:
             self._add_single(data[:start])
             self._add_single(data[max(stop, start) :])
             data = data[start:stop]
+        _keep(self._state, self._room)
+        stream = None if self._last is None else torch.cuda.current_stream(self._state.device)
         if self._last is not None:
-            self._last.wait()  # for who works in the same room, on another stream
+            self._last.wait(stream)  # for who works in the same room, on another stream
         self._loops.count16(data, self._state, self._room, skip)
         if self._last is not None:
-            self._last.record()
+            self._last.record(stream)
 
     def _add_single(self, data: torch.Tensor) -> None:
         if data.numel():
@@ -135,16 +144,19 @@ class FloatTally:
 
     def add(self, data: torch.Tensor) -> None:
         """Add up elements, (bytes,) uint8 of float32 on the device."""
+        _keep(self._state)
         self._loops.form32(data, "f32", None, None, (None, None), self._state)
 
     def add_difference(self, a: torch.Tensor, kind_a: str, b: torch.Tensor, kind_b: str, values: Any) -> None:
         """Add up float32 differences a - b; see `native.form32`. Differences that are NaN are 0x7FC00000."""
+        _keep(self._state)
         self._loops.form32(a, kind_a, b, kind_b, values, self._state)
 
     def add_product(
         self, b: torch.Tensor, a: torch.Tensor, scale: float, out: torch.Tensor | None = None
     ) -> None:
         """Add up the elements of scale * (b @ a); see `native.product32`."""
+        _keep(self._state)
         self._loops.product32(b, a, scale, self._state, out)
 
     def take(self) -> tuple[NDArray[np.uint64], int, float, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import torch
@@ -94,6 +95,18 @@ def identity_of(tensor: torch.Tensor) -> tuple[Any, ...] | None:
     return *place, tensor.numel()
 
 
+def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Let Triton launch where a tensor lies, whatever the current GPU is; nothing for the CPU's."""
+    cuda: Any = torch.cuda  # untyped in part
+    guard: AbstractContextManager[object] = cuda.device_of(tensor)
+    return guard
+
+
+def is_on_gpu(tensor: torch.Tensor) -> bool:
+    """Whether a tensor lies in a GPU's memory."""
+    return tensor.device.type == "cuda"
+
+
 def to_device(values: NDArray[Any], device: str) -> torch.Tensor:
     """Copy an array to a device."""
     return torch.from_numpy(values).to(device)
@@ -110,6 +123,27 @@ def bytes_in_any_order(tensor: torch.Tensor) -> torch.Tensor:
     """The elements in the order in which they lie, (bytes,) uint8; a transposed matrix is not copied."""
     by_stride = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     return flat_bytes(tensor.permute(by_stride))
+
+
+def brought(
+    tensor: torch.Tensor, tried: Callable[[Callable[[], torch.Tensor]], torch.Tensor | None]
+) -> Iterator[NDArray[Any]]:
+    """The elements in the host's memory, (bytes,) uint8, in parts that their device has room to put in order.
+
+    Args:
+        tensor: on any device.
+        tried: as `engine.kernels.cuda.claims.tried`.
+    """
+    found = tried(lambda: bytes_in_any_order(tensor).cpu())
+    if found is not None:
+        yield found.numpy()
+    elif tensor.dim() and len(tensor) > 1:
+        for half in tensor.tensor_split(2):
+            yield from brought(half, tried)
+    elif tensor.dim():
+        yield from brought(tensor[0], tried)
+    else:
+        raise torch.OutOfMemoryError(f"no memory left on {tensor.device} for a single element")
 
 
 def parts(data: torch.Tensor, width: int, narrowed: bool) -> list[torch.Tensor]:
@@ -131,7 +165,11 @@ def parts(data: torch.Tensor, width: int, narrowed: bool) -> list[torch.Tensor]:
 def narrow(data: torch.Tensor) -> torch.Tensor:
     """Round (bytes,) uint8 of float64 to those of float32, by the rule of `engine.sketch.as_f32_patterns`."""
     wide = data.view(torch.float64)
-    out = wide.float()
+    bits = data.view(
+        torch.int64
+    )  # a NaN keeps its sign and the top of its payload, whatever a device makes of it
+    quiet = bits >> 32 & 0x80000000 | 0x7FC00000 | bits >> 29 & 0x3FFFFF
+    out = torch.where(wide.isnan(), quiet.to(torch.int32).view(torch.float32), wide.float())
     limits = torch.finfo(torch.float32)
     beyond = (out.isinf() & ~wide.isinf()) | ((out == 0) & (wide != 0))
     tiny = torch.full_like(out, limits.smallest_normal * limits.eps)
