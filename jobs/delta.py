@@ -40,7 +40,8 @@ def main(path: Path, ray: str | None) -> int:
         print(f"{subject.name}: {subject.changed:.2%} of the elements changed")
         for row in show(subject.subject_id, by="role", warehouse=config.warehouse).records():
             if row["matrices"]:
-                print(f"  {row['role']:<18} sigma {row['std']:.3e}, kurtosis {row['kurtosis_3s']:.2f}")
+                shape = "" if row["kurtosis_3s"] is None else f", kurtosis {row['kurtosis_3s']:.2f}"
+                print(f"  {row['role']:<18} sigma {row['std'] or 0:.3e}{shape}")
         for name, reason in subject.left_out:
             print(f"  {name}: {reason}")
     return 0

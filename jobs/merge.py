@@ -38,7 +38,8 @@ def main(path: Path, ray: str | None) -> int:
     if report.subject_id is not None:
         for row in show(report.subject_id, by="role", warehouse=config.warehouse).records():
             if row["matrices"]:
-                print(f"  {row['role']:<18} sigma {row['std']:.3e}, kurtosis {row['kurtosis_3s']:.2f}")
+                shape = "" if row["kurtosis_3s"] is None else f", kurtosis {row['kurtosis_3s']:.2f}"
+                print(f"  {row['role']:<18} sigma {row['std'] or 0:.3e}{shape}")
     return 0
 
 

@@ -257,6 +257,15 @@ def test_the_recipe_of_a_delta(tmp_path):
     assert "sigma " in ran.stdout
 
 
+def test_the_recipe_of_a_delta_of_nothing(tmp_path, capsys):
+    config = delta_of(tmp_path)
+    write_tensors(tmp_path / "m1.safetensors", llama(seed=0))
+    assert recipe("delta", config) == 0
+    said = capsys.readouterr().out
+    assert "m1-minus-m0: 0.00% of the elements changed" in said
+    assert "sigma 0.000e+00\n" in said
+
+
 def report_of(folder: Path) -> Path:
     """A configuration of a report, with what it names."""
     write_tensors(folder / "m.safetensors", llama())
