@@ -26,9 +26,8 @@ class DirectReader(LocalReader):
         import kvikio
 
         try:
-            self._file: Any = kvikio.CuFile(
-                f"/proc/self/fd/{self._descriptor}", "r"
-            )  # not another of that name
+            opened = f"/proc/self/fd/{self._descriptor}"  # and not another that has the name by now
+            self._file: Any = kvikio.CuFile(opened, "r")
         except (OSError, RuntimeError) as error:
             super().__exit__(None, None, None)
             raise FormatError(f"cannot be read by kvikio: {error}", file=path) from error

@@ -184,9 +184,7 @@ def test_a_gpu_without_nvrtc_needs_a_triton_that_runs(monkeypatch):
     monkeypatch.setattr(rows, "why_not", lambda device: None)
     assert claims.lacks() is None
     monkeypatch.setattr(rows, "why_not", lambda device: "Failed to find C compiler.")
-    assert (
-        claims.lacks() == "NVRTC is not installed, and Triton's loops do not run: Failed to find C compiler."
-    )
+    assert claims.lacks() == "no kernels of NVRTC, and Triton's do not run: Failed to find C compiler."
 
     def fail(device):
         raise RuntimeError("CUDA unknown error\n- this may be due to ...")

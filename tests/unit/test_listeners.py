@@ -243,6 +243,7 @@ def test_a_census_has_a_line_of_its_own(drawn):
     draw(TaskDone(0, 4, "a"))
     draw(Judged("/b", "refused", ""))
     draw(WorkerLost("w", "died"))
+    draw(WorkerLost("that was starting", "died"))  # and had not joined
     census = next(t for t in shown(bars) if "checkpoints" in t[0])
     assert census == ("1 of 2 checkpoints, 1 workers", 4, 10)
 

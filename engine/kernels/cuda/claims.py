@@ -33,7 +33,7 @@ def lacks() -> str | None:
     from engine.kernels.cuda.rows import why_not
 
     why = why_not("cuda")
-    return None if why is None else f"NVRTC is not installed, and Triton's loops do not run: {why}"
+    return None if why is None else f"no kernels of NVRTC, and Triton's do not run: {why}"
 
 
 def next_gpu() -> tuple[str, str]:
