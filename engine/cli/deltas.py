@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli import options
+from engine.cli.failing import ended_by
 from engine.cli.listeners import listening
 from engine.cli.options import Device, Format, parse_size
 from engine.cli.output import printable, say
 from engine.cli.render import nbytes
 from engine.cli.startup import reading_ahead
-from engine.errors import ConfigError, Interruption
+from engine.errors import ConfigError
 from engine.execution.process import without_scipy
 from engine.nouns.defaults import RANGES, WAREHOUSE
 
@@ -94,13 +95,10 @@ def delta(
         runs = partial(choose_executor, ray, workers, per_gpu=per_gpu, task_seconds=task_seconds)
         executor = stack.enter_context(runs(device=device.value, listener=listener))
         first, tuned = (uris[0], uris[1:]) if uris else (base, [])
-        try:
+        with ended_by("interrupted; what was counted is kept, and the same command goes on with it"):
             report = run(
                 first, *tuned, adapters=adapter or (), executor=executor, listener=listener, **common
             )
-        except KeyboardInterrupt as stop:
-            message = "interrupted; what was counted is kept, and the same command goes on with it"
-            raise Interruption(message) from stop
     print_delta(report, form, quiet=quiet, warehouse=warehouse)
 
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli import options
+from engine.cli.failing import ended_by
 from engine.cli.listeners import listening
 from engine.cli.options import Format, parse_size
 from engine.cli.output import printable, say
 from engine.cli.render import nbytes
-from engine.errors import ConfigError, Interruption
+from engine.errors import ConfigError
 from engine.execution.process import without_scipy
 from engine.nouns.defaults import RANGES, WAREHOUSE
 
@@ -90,7 +91,7 @@ def edit(
         listener = stack.enter_context(listening(events, quiet=quiet))
         runs = partial(choose_executor, ray, workers, per_gpu=per_gpu, task_seconds=task_seconds)
         executor = stack.enter_context(runs(listener=listener))
-        try:
+        with ended_by("interrupted; what was edited is kept, and the same command goes on with it"):
             report = run(
                 model,
                 out,
@@ -110,9 +111,6 @@ def edit(
                 ranges=ranges,
                 listener=listener,
             )
-        except KeyboardInterrupt as stop:
-            message = "interrupted; what was edited is kept, and the same command goes on with it"
-            raise Interruption(message) from stop
     if form is Format.JSON:
         say(json.dumps(asdict(report), indent=1) + "\n")
     elif not quiet:

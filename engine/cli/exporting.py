@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli import options
+from engine.cli.failing import ended_by
 from engine.cli.options import Format
 from engine.cli.output import complain, printable, say
 from engine.cli.progress import progress
 from engine.cli.render import nbytes
-from engine.errors import ConfigError, Interruption
+from engine.errors import ConfigError
 from engine.nouns.defaults import WAREHOUSE
 
 if TYPE_CHECKING:
@@ -47,12 +48,11 @@ def export(
     _check(form, "export")
     if everything == bool(subjects):
         raise ConfigError("which subjects? name them, or give --all")
-    with progress(quiet=quiet) as listener:
-        try:
-            report = run(None if everything else subjects, out, warehouse=warehouse, listener=listener)
-        except KeyboardInterrupt as stop:
-            message = "interrupted; what was exported is kept, and the same command goes on with it"
-            raise Interruption(message) from stop
+    with (
+        progress(quiet=quiet) as listener,
+        ended_by("interrupted; what was exported is kept, and the same command goes on with it"),
+    ):
+        report = run(None if everything else subjects, out, warehouse=warehouse, listener=listener)
     if form is Format.JSON:
         say(json.dumps({**asdict(report), "nbytes_written": report.nbytes_written}, indent=1) + "\n")
         return
@@ -81,12 +81,11 @@ def import_(
     from engine.verbs.import_ import import_ as run
 
     _check(form, "import")
-    with progress(quiet=quiet) as listener:
-        try:
-            report = run(uri, warehouse=warehouse, listener=listener)
-        except KeyboardInterrupt as stop:
-            message = "interrupted; what was imported is kept, and the same command goes on with it"
-            raise Interruption(message) from stop
+    with (
+        progress(quiet=quiet) as listener,
+        ended_by("interrupted; what was imported is kept, and the same command goes on with it"),
+    ):
+        report = run(uri, warehouse=warehouse, listener=listener)
     if form is Format.JSON:
         say(json.dumps(asdict(report), indent=1) + "\n")
     elif not quiet:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from typer.core import TyperGroup
@@ -29,6 +31,22 @@ class Commands(TyperGroup):
             raise Interruption("interrupted") from stop
         except (EOFError, BrokenPipeError) as error:
             raise RuntimeError(f"unforeseen: {error or type(error).__name__}") from error
+
+
+@contextmanager
+def ended_by(sentence: str) -> Iterator[None]:
+    """Say what an interruption leaves.
+
+    Args:
+        sentence: what is said when the user stops the block.
+
+    Raises:
+        Interruption: the user stopped it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Interruption(sentence) from stop
 
 
 def reader_has_gone(end: SystemExit) -> bool:

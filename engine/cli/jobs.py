@@ -12,6 +12,7 @@ import typer
 
 from engine.cli import options
 from engine.cli.deltas import print_delta
+from engine.cli.failing import ended_by
 from engine.cli.listeners import listening
 from engine.cli.merging import print_merge
 from engine.cli.options import Format
@@ -19,11 +20,12 @@ from engine.cli.output import printable, say
 from engine.cli.picturing import print_report
 from engine.cli.render import nbytes
 from engine.cli.tuning import print_tune
-from engine.errors import ConfigError, Interruption
+from engine.errors import ConfigError
 from engine.execution.process import without_scipy
 
 if TYPE_CHECKING:
     from engine.verbs.census import CensusReport
+    from engine.verbs.job import AnyReport
 
 _FAILED = 3
 _WORDS = ("scanned", "resumed", "added", "unchanged", "planned", "skipped", "refused", "failed")
@@ -88,42 +90,46 @@ def job(
     if config is None:
         raise ConfigError("which configuration? for example: gaussmeter job jobs/configs/nightly.yaml")
     without_scipy()
-    from engine.verbs.delta import DeltaReport
     from engine.verbs.job import job as run
+
+    with (
+        listening(events, quiet=quiet, log=True) as listener,
+        ended_by("interrupted; what was counted is kept, and the same command goes on with it"),
+    ):
+        report = run(
+            config,
+            warehouse=warehouse,
+            ray=ray,
+            workers=workers,
+            device=device.value if device else None,
+            dry_run=dry_run,
+            resume=resume,
+            listener=listener,
+        )
+    if not _print(report, form, quiet=quiet):
+        raise typer.Exit(_FAILED)
+
+
+def _print(report: AnyReport, form: Format, *, quiet: bool) -> bool:
+    """Print what any job reports; whether it did all that it should."""
+    from engine.verbs.delta import DeltaReport
     from engine.verbs.merge import MergeReport
     from engine.verbs.report import Report
     from engine.verbs.tune import TuneReport
 
-    with listening(events, quiet=quiet, log=True) as listener:
-        try:
-            report = run(
-                config,
-                warehouse=warehouse,
-                ray=ray,
-                workers=workers,
-                device=device.value if device else None,
-                dry_run=dry_run,
-                resume=resume,
-                listener=listener,
-            )
-        except KeyboardInterrupt as stopped:
-            message = "interrupted; what was counted is kept, and the same command goes on with it"
-            raise Interruption(message) from stopped
-    if isinstance(report, DeltaReport):
-        print_delta(report, form, quiet=quiet)
-        return
-    if isinstance(report, Report):
-        print_report(report, form, quiet=quiet)
-        return
-    if isinstance(report, MergeReport):
-        print_merge(report, form, quiet=quiet)
-        return
-    if isinstance(report, TuneReport):
-        print_tune(report, form, quiet=quiet)
-        return
-    _report(report, form, quiet=quiet)
-    if not report.complete:
-        raise typer.Exit(_FAILED)
+    match report:
+        case DeltaReport():
+            print_delta(report, form, quiet=quiet)
+        case Report():
+            print_report(report, form, quiet=quiet)
+        case MergeReport():
+            print_merge(report, form, quiet=quiet)
+        case TuneReport():
+            print_tune(report, form, quiet=quiet)
+        case _:
+            _report(report, form, quiet=quiet)
+            return report.complete
+    return True
 
 
 def _report(report: CensusReport, form: Format, *, quiet: bool) -> None:

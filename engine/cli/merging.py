@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli import options
+from engine.cli.failing import ended_by
 from engine.cli.listeners import listening
 from engine.cli.options import Format, parse_size
 from engine.cli.output import printable, say
 from engine.cli.render import nbytes
-from engine.errors import ConfigError, Interruption
+from engine.errors import ConfigError
 from engine.execution.process import without_scipy
 from engine.nouns.defaults import RANGES, WAREHOUSE
 
@@ -76,7 +77,7 @@ def merge(
         listener = stack.enter_context(listening(events, quiet=quiet))
         runs = partial(choose_executor, ray, workers, per_gpu=per_gpu, task_seconds=task_seconds)
         executor = stack.enter_context(runs(listener=listener))
-        try:
+        with ended_by("interrupted; what was merged is kept, and the same command goes on with it"):
             report = run(
                 config,
                 out,
@@ -92,9 +93,6 @@ def merge(
                 ranges=ranges,
                 listener=listener,
             )
-        except KeyboardInterrupt as stop:
-            message = "interrupted; what was merged is kept, and the same command goes on with it"
-            raise Interruption(message) from stop
     print_merge(report, form, quiet=quiet, warehouse=warehouse)
 
 

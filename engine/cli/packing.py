@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from engine.cli import options
+from engine.cli.failing import ended_by
 from engine.cli.options import Format, parse_size
 from engine.cli.output import printable, say
 from engine.cli.progress import progress
 from engine.cli.render import nbytes
-from engine.errors import ConfigError, Interruption
+from engine.errors import ConfigError
 from engine.execution.process import without_scipy
 from engine.nouns.defaults import RANGES
 
@@ -45,20 +46,19 @@ def pack(
 
     if form not in (Format.TABLE, Format.JSON):
         raise ConfigError(f"pack prints table or json, not {form}")
-    with progress(quiet=quiet) as listener:
-        try:
-            report = run(
-                uri,
-                out,
-                codec=codec.value,
-                workers=workers,
-                memory_bytes=parse_size(memory, "--memory"),
-                ranges=ranges,
-                listener=listener,
-            )
-        except KeyboardInterrupt as stop:
-            message = "interrupted; what was packed is kept, and the same command goes on with it"
-            raise Interruption(message) from stop
+    with (
+        progress(quiet=quiet) as listener,
+        ended_by("interrupted; what was packed is kept, and the same command goes on with it"),
+    ):
+        report = run(
+            uri,
+            out,
+            codec=codec.value,
+            workers=workers,
+            memory_bytes=parse_size(memory, "--memory"),
+            ranges=ranges,
+            listener=listener,
+        )
     if form is Format.JSON:
         say(json.dumps(asdict(report), indent=1) + "\n")
         return

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli import options
+from engine.cli.failing import ended_by
 from engine.cli.listeners import listening
 from engine.cli.options import Format
 from engine.cli.output import printable, say
 from engine.cli.run_progress import run_progress
-from engine.errors import ConfigError, Interruption
+from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.verbs.tune import TuneReport
@@ -48,20 +49,19 @@ def tune(
         raise ConfigError(f"tune prints table or json, not {form}")
     from engine.verbs.tune import tune as run
 
-    with listening(events, quiet=quiet, log=True, draw=run_progress) as listener:
-        try:
-            report = run(
-                config,
-                warehouse=warehouse,
-                ray=ray,
-                device=device.value if device else None,
-                resume=resume,
-                dry_run=dry_run,
-                listener=listener,
-            )
-        except KeyboardInterrupt as stopped:
-            message = "interrupted; --resume goes on from the last checkpoints"
-            raise Interruption(message) from stopped
+    with (
+        listening(events, quiet=quiet, log=True, draw=run_progress) as listener,
+        ended_by("interrupted; --resume goes on from the last checkpoints"),
+    ):
+        report = run(
+            config,
+            warehouse=warehouse,
+            ray=ray,
+            device=device.value if device else None,
+            resume=resume,
+            dry_run=dry_run,
+            listener=listener,
+        )
     print_tune(report, form, quiet=quiet)
 
 
